@@ -1,0 +1,120 @@
+"""Scaled dot-product and multi-head attention.
+
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(head)) V          Vaswani et al. 2017, equation 1
+
+`dot_product_attention` is that line, for any mask. `causal_attention` is the same function for a causal mask, without
+computing the half that the mask throws away; a test and lesson 06 hold the two equal.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from minillm.nn.dropout import dropout, fold_keys
+from minillm.nn.linear import linear, linear_specs
+from minillm.params import Specs, prefix
+
+Heads = Float[Array, "batch length heads head"]
+KeyHeads = Float[Array, "batch keys heads head"]
+Mask = Bool[Array, "batch #heads length keys"] | Bool[Array, "1 #heads length keys"]  # True: may be looked at
+
+
+def attention_specs(width: int, attention: int, *, bias: bool = True, output_scale: float = 0.02) -> Specs:
+    """Rows of multi-head attention: query, key, value [width, attention] and output [attention, width]."""
+    specs = {}
+    for name in ("query", "key", "value"):
+        specs |= prefix(linear_specs(width, attention, ("model", "attention"), bias=bias), name)
+    output = linear_specs(attention, width, ("attention", "model"), bias=bias, scale=output_scale)
+    return specs | prefix(output, "output")
+
+
+def split_heads(x: Float[Array, "batch length attention"], heads: int) -> Heads:
+    """[batch, length, heads * head] -> [batch, length, heads, head]."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def merge_heads(x: Heads) -> Float[Array, "batch length attention"]:
+    """[batch, length, heads, head] -> [batch, length, heads * head]."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def causal_mask(length: int) -> Bool[Array, "1 1 length length"]:
+    """Position i may look at positions j <= i."""
+    return jnp.tril(jnp.ones((length, length), bool))[None, None]
+
+
+def padding_mask(valid: Bool[Array, "batch keys"]) -> Bool[Array, "batch 1 1 keys"]:
+    """Nobody looks at padding."""
+    return valid[:, None, None, :]
+
+
+def segment_mask(segments: Int[Array, "batch length"]) -> Bool[Array, "batch 1 length length"]:
+    """Packed documents do not see each other: query and key must belong to the same segment."""
+    return (segments[:, :, None] == segments[:, None, :])[:, None]
+
+
+def attention_weights(query: Heads, key: KeyHeads, mask: Mask | None = None) -> Float[Array, "batch heads length keys"]:
+    """softmax(Q K^T / sqrt(head)) over the keys, in float32. A row with no key to look at is all zeros, not NaN."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+    if mask is None:
+        return jax.nn.softmax(scores, axis=-1)
+    return _masked_softmax(scores, mask, axis=-1)
+
+
+def dot_product_attention(
+    query: Heads, key: KeyHeads, value: KeyHeads, mask: Mask | None = None, *, keys=None, rate: float = 0.0
+) -> Heads:
+    """The plain form: every score is computed, masked ones are thrown away. `keys`: dropout keys per example."""
+    weights = dropout(attention_weights(query, key, mask), keys, rate).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def _masked_softmax(scores, mask, axis: int):
+    lowest = jnp.finfo(scores.dtype).min
+    weights = jax.nn.softmax(jnp.where(mask, scores, lowest), axis=axis)
+    return jnp.where(mask, weights, 0.0)
+
+
+def causal_attention(
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    segments: Int[Array, "batch length"] | None = None,
+    *,
+    keys=None,
+    rate: float = 0.0,
+    blocks: int = 4,
+) -> Heads:
+    """Equal to `dot_product_attention` under a causal (and, with `segments`, packed-documents) mask, and faster.
+
+    The queries are cut into `blocks`, and block i is multiplied only with the keys up to its own end. Scores are laid
+    out [batch, heads, keys, queries], so that the softmax reduces over the second-to-last axis, which vectorises: on
+    two CPU cores the gradient takes 26 ms so and 42 ms plainly (length 256, width 384).
+    """
+    length = query.shape[1]
+    blocks = blocks if length % blocks == 0 and length // blocks >= 16 else 1
+    size, outputs = length // blocks, []
+    query = query * query.shape[-1] ** -0.5
+    for start in range(0, length, size):
+        end = start + size
+        scores = jnp.einsum("bkhd,bqhd->bhkq", key[:, :end], query[:, start:end]).astype(jnp.float32)
+        mask = (jnp.arange(end)[:, None] <= jnp.arange(start, end)[None, :])[None, None]
+        if segments is not None:
+            mask = mask & (segments[:, None, :end, None] == segments[:, None, None, start:end])
+        weights = dropout(_masked_softmax(scores, mask, axis=-2), fold_keys(keys, start), rate).astype(value.dtype)
+        outputs.append(jnp.einsum("bhkq,bkhd->bqhd", weights, value[:, :end]))
+    return jnp.concatenate(outputs, axis=1)
+
+
+def project_heads(params: dict, x: Float[Array, "batch length model"], heads: int) -> tuple[Heads, Heads, Heads]:
+    """x -> query, key, value, split into heads."""
+    query, key, value = (split_heads(linear(params[name], x), heads) for name in ("query", "key", "value"))
+    return query, key, value
+
+
+def multi_head_attention(
+    params: dict, x: Float[Array, "batch length model"], heads: int, mask: Mask | None = None
+) -> Float[Array, "batch length model"]:
+    """MultiHead(x) = Concat(head_1 ... head_h) W^O. Vaswani et al. 2017, section 3.2.2: the self-attention layer whole."""
+    query, key, value = project_heads(params, x, heads)
+    return linear(params["output"], merge_heads(dot_product_attention(query, key, value, mask)))
