@@ -13,7 +13,7 @@ class Output(NamedTuple):
 
     hidden: Any
     carry: Any = None
-    captured: Mapping[str, Any] = {}  # noqa: RUF012  (never written: an empty mapping stands for "nothing asked")
+    captured: Mapping[str, Any] = {}  # never written
 
 
 class Model(NamedTuple):

@@ -115,6 +115,6 @@ def project_heads(params: dict, x: Float[Array, "batch length model"], heads: in
 def multi_head_attention(
     params: dict, x: Float[Array, "batch length model"], heads: int, mask: Mask | None = None
 ) -> Float[Array, "batch length model"]:
-    """MultiHead(x) = Concat(head_1 ... head_h) W^O. Vaswani et al. 2017, section 3.2.2: the self-attention layer whole."""
+    """MultiHead(x) = Concat(head_1 ... head_h) W^O. Vaswani et al. 2017, section 3.2.2: a whole layer."""
     query, key, value = project_heads(params, x, heads)
     return linear(params["output"], merge_heads(dot_product_attention(query, key, value, mask)))

@@ -28,7 +28,10 @@ class Sums(NamedTuple):
 
 
 def total_loss(sums: Sums, weights: Mapping[str, Any], coefficients: Mapping[str, float]):
-    """The scalar to differentiate. A term without a coefficient counts once; a weight of zero (no target) gives zero."""
+    """The scalar to differentiate.
+
+    A term without a coefficient counts once; a weight of zero (no target in the batch) gives zero.
+    """
     unknown = set(coefficients) - set(sums.sums)
     if unknown:
         raise ValueError(f"coefficients for unknown terms {sorted(unknown)}, known: {sorted(sums.sums)}")

@@ -1,0 +1,110 @@
+"""The training step as a pure function: objective -> gradient -> update.
+
+Gradient = (trainable, frozen, extra, batch, key) -> (gradients, Sums): plain, or accumulated over shards of the batch.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from minillm.models.contract import Model
+from minillm.objectives.contract import Objective, Sums, total_loss
+from minillm.training.state import State
+from minillm.tuning.contract import Tuning
+
+
+def make_gradient(objective: Objective, model: Model, tuning: Tuning, coefficients: Mapping[str, float]) -> Callable:
+    """The plain gradient: (trainable, frozen, extra, batch, key, weights=None) -> (gradients, Sums).
+
+    `weights` are the denominators of the whole batch, where `batch` is only a part of it; None: the batch's own.
+    """
+    model = tuning.wrap(model)
+
+    def loss(trainable, frozen, extra, batch, key, weights):
+        sums = objective(model, tuning.attach(trainable, frozen), batch, key, extra)
+        return total_loss(sums, sums.weights if weights is None else weights, coefficients), sums
+
+    def gradient(trainable, frozen, extra, batch, key, weights=None):
+        return jax.grad(loss, has_aux=True)(trainable, frozen, extra, batch, key, weights)
+
+    def only_weights(trainable, frozen, extra, batch, key):
+        return loss(trainable, frozen, extra, batch, key, None)[1].weights
+
+    gradient.weights = only_weights  # weights come from the data alone: XLA drops the forward pass
+    return gradient
+
+
+def accumulate(gradient: Callable, shards: int, constrain: Callable = lambda batch: batch) -> Callable:
+    """The same gradient as a sum over `shards` equal parts of the batch, always added in the order 0, 1, 2, ...
+
+    The denominators of all parts are added first, so that the sum equals the full batch's gradient whatever the
+    padding. `constrain` places each part on the mesh. Memory for activations falls by `shards`.
+    """
+    if shards == 1:
+        return gradient
+
+    def accumulated(trainable, frozen, extra, batch, key, weights=None):
+        parts = jax.tree.map(lambda leaf: leaf.reshape(shards, leaf.shape[0] // shards, *leaf.shape[1:]), batch)
+        if weights is None:
+            each = jax.lax.map(lambda part: gradient.weights(trainable, frozen, extra, part, key), parts)
+            weights = jax.tree.map(lambda leaf: leaf.sum(0), each)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, gradient(trainable, frozen, extra, constrain(part), key, weights)), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        shapes = jax.eval_shape(gradient, trainable, frozen, extra, first, key, weights)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (gradients, sums), _ = jax.lax.scan(add, zeros, parts)
+        return gradients, sums._replace(extra=extra)
+
+    return accumulated
+
+
+def make_train_step(
+    gradient: Callable, optimizer: optax.GradientTransformation, tuning: Tuning, coefficients: Mapping[str, float]
+) -> Callable:
+    """train_step(state, frozen, batch, key) -> (state, metrics); pure, for `jax.jit` with the state donated.
+
+    `key` is the run's; dropout's key is fold_in(key, step), so nothing random is carried. Metrics: "loss", the
+    global norm of the gradient before clipping, and the objective's own means.
+    """
+
+    def train_step(state: State, frozen, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        gradients, sums = gradient(state.trainable, frozen, state.extra, batch, key)
+        loss = total_loss(sums, sums.weights, coefficients)
+        if tuning.penalty is not None:
+            value, penalty = jax.value_and_grad(tuning.penalty)(state.trainable, frozen)
+            loss, gradients = loss + value, jax.tree.map(jnp.add, gradients, penalty)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trainable)
+        trainable, extra = optax.apply_updates(state.trainable, updates), sums.extra
+        if tuning.update is not None:
+            trainable, extra = tuning.update(trainable, extra, gradients, state.step)
+        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)} | means(sums)
+        return State(state.step + 1, trainable, optimizer_state, extra), metrics
+
+    return train_step
+
+
+def means(sums: Sums) -> dict:
+    """The objective's metrics, each sum over its weight."""
+    return {name: value / jnp.maximum(weight, 1e-9) for name, (value, weight) in sums.metrics.items()}
+
+
+def init_state(trainable, extra, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first step."""
+    return State(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable), extra)
+
+
+def make_eval_step(objective: Objective, model: Model, tuning: Tuning) -> Callable:
+    """eval_step(trainable, frozen, batch) -> {name: (sum, weight)}; no dropout, no smoothing in the "nll"."""
+    model = tuning.wrap(model)
+
+    def eval_step(trainable, frozen, batch):
+        sums = objective(model, tuning.attach(trainable, frozen), batch, None, None)
+        return dict(sums.metrics)
+
+    return eval_step
