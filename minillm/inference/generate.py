@@ -1,0 +1,111 @@
+"""Generation with a key-value cache: greedy, temperature, top-k and top-p, several samples, stop tokens.
+
+The prompt is padded to a bucket and everything that varies is an argument of the compiled function, so that one
+compilation serves every prompt length up to the bucket and every sampling setting.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from minillm.errors import UserError
+
+
+class Sampling(NamedTuple):
+    """temperature 0 is greedy; top_k 0 and top_p 1 leave the distribution whole. Arrays, so that no value recompiles."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def filter_logits(logits: Float[Array, "batch vocab"], sampling: Sampling) -> Float[Array, "batch vocab"]:
+    """Tempers the logits and sets those outside the top k (Fan et al. 2018) and the nucleus (Holtzman et al. 2020) to -inf.
+
+    The nucleus is the smallest set of most likely tokens whose probabilities sum to at least top_p; it never is empty.
+    Temperature comes first, then top-k, then top-p, as in Hugging Face's `generate`.
+    """
+    vocabulary = logits.shape[-1]
+    logits = logits.astype(jnp.float32) / jnp.maximum(sampling.temperature, 1e-6)
+    order = jnp.argsort(-logits, axis=-1)
+    ranked = jnp.take_along_axis(logits, order, axis=-1)
+    k = jnp.where(sampling.top_k > 0, sampling.top_k, vocabulary)
+    ranked = jnp.where((jnp.arange(vocabulary) < k)[None], ranked, -jnp.inf)
+    probabilities = jax.nn.softmax(ranked, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    ranked = jnp.where((before < sampling.top_p) | (sampling.top_p >= 1.0), ranked, -jnp.inf)
+    back = jnp.argsort(order, axis=-1)
+    return jnp.take_along_axis(ranked, back, axis=-1)
+
+
+def sample_token(logits: Float[Array, "batch vocab"], key: Key[Array, ""], sampling: Sampling) -> Int[Array, "batch"]:
+    """One token per row: the most likely at temperature 0, otherwise a draw from the filtered distribution."""
+    drawn = jax.random.categorical(key, filter_logits(logits, sampling), axis=-1)
+    greedy = jnp.argmax(logits, axis=-1)
+    return jnp.where(sampling.temperature <= 0.0, greedy, drawn).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "config", "tokens"))
+def _generate(params, prompt, lengths, key, sampling, stop, *, module, config, tokens: int):
+    """prompt [batch, bucket] right-padded, lengths [batch] -> new tokens [batch, tokens], stopped rows padded with 0."""
+    carry = module.init_carry(params, {"tokens": prompt}, config, prompt.shape[1] + tokens)
+    output = module.apply(params, {"tokens": prompt, "lengths": lengths}, config, carry=carry)
+    last = jnp.take_along_axis(output.hidden, (lengths - 1)[:, None, None], axis=1)
+
+    def step(state, number):
+        carry, hidden, done = state
+        logits = module.logits(params, hidden)[:, -1]
+        token = sample_token(logits, jax.random.fold_in(key, number), sampling)
+        token = jnp.where(done, 0, token)
+        done = done | (token[:, None] == stop[None, :]).any(-1)
+        output = module.apply(params, {"tokens": token[:, None]}, config, carry=carry)
+        return (output.carry, output.hidden, done), token
+
+    done = jnp.zeros(prompt.shape[0], bool)
+    _, new = jax.lax.scan(step, (output.carry, last, done), jnp.arange(tokens))
+    return new.T
+
+
+def bucket_size(length: int, context: int, tokens: int) -> int:
+    """The prompt's padded length: the next power of two from 16 on, or all the room that the context leaves."""
+    bucket = 16
+    while bucket < length:
+        bucket *= 2
+    return min(bucket, context - tokens)
+
+
+def generate(
+    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, key, sampling=Sampling(), stop=()
+) -> list[list[int]]:
+    """Continues each prompt (at least one id) by up to `tokens` ids; a row ends before its first stop id.
+
+    Raises: UserError where a prompt is empty, or where prompt and continuation do not fit into the context.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    if min(len(prompt) for prompt in prompts) < 1:
+        raise UserError("a prompt has no token", "--prompt", "begin with the beginning-of-text token")
+    if longest + tokens > config.context:
+        raise UserError(
+            f"prompt of {longest} tokens + {tokens} new ones do not fit into the context of {config.context}",
+            "--prompt, --tokens",
+            f"use a shorter prompt or at most {max(config.context - longest, 0)} tokens",
+        )
+    bucket = bucket_size(longest, config.context, tokens)
+    padded = np.zeros((len(prompts), bucket), np.int32)
+    for row, prompt in zip(padded, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    settings = Sampling(*(np.asarray(v, t) for v, t in zip(sampling, (np.float32, np.int32, np.float32), strict=True)))
+    stops = np.asarray(list(stop) or [-1], np.int32)
+    new = _generate(params, padded, lengths, key, settings, stops, module=module, config=config, tokens=tokens)
+    return [_before_stop(row, set(stop)) for row in np.asarray(new).tolist()]
+
+
+def _before_stop(row: list[int], stop: set[int]) -> list[int]:
+    ends = [place for place, token in enumerate(row) if token in stop]
+    return row[: ends[0]] if ends else row

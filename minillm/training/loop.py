@@ -1,0 +1,93 @@
+"""The training loop: dispatch step n, read the metrics of step n-1 while it runs, and act at fixed steps.
+
+The loop owns no files and no data: `Hooks` supplies batches and takes what comes out. All decisions depend on the step
+and on metrics, never on the clock, so that a killed and resumed run repeats the straight one.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from minillm.errors import UserError
+from minillm.training.state import State
+
+
+class Plan(NamedTuple):
+    """When to do what, in steps."""
+
+    steps: int
+    evaluate_every: int
+    checkpoint_every: int
+    hash_every: int  # 0: never
+    patience: int | None
+    keep_best: bool
+
+
+class Progress(NamedTuple):
+    """What the loop must remember besides the state; saved with every checkpoint."""
+
+    best: float | None = None  # lowest validation loss
+    best_step: int = 0
+    stale: int = 0  # evaluations since the best
+    finished: bool = False  # early stopping said so
+    seconds: float = 0.0  # of training, over all sessions
+
+
+class Hooks(NamedTuple):
+    """The outside world."""
+
+    batch: Callable[[int], dict]  # step -> batch on the host
+    place: Callable[[dict], dict]  # host -> devices
+    log: Callable[[int, dict, dict, float, Any], None]  # (step, batch, metrics, seconds, state or None)
+    evaluate: Callable[[int, State], float]  # -> validation loss
+    save: Callable[[State, Progress], None]
+    stopping: Callable[[], bool]  # a signal asked to stop
+
+
+def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: Progress, hooks: Hooks):
+    """Trains from `state.step` to `plan.steps`; returns (state, progress, whether it ran to its end).
+
+    Raises: UserError where the loss is not finite (the last checkpoint stays).
+    """
+    step, pending, started = int(state.step), None, time.perf_counter()
+    first_seconds = progress.seconds
+    while step < plan.steps and not progress.finished:
+        batch = hooks.batch(step)
+        state, metrics = train_step(state, frozen, hooks.place(batch), key)
+        step += 1
+        if pending is not None:
+            _read(hooks, *pending)
+        progress = progress._replace(seconds=first_seconds + time.perf_counter() - started)
+        hashed = plan.hash_every > 0 and step % plan.hash_every == 0
+        pending = (step, batch, metrics, progress.seconds, None)
+        stop, last = hooks.stopping(), step == plan.steps
+        evaluates, saves = step % plan.evaluate_every == 0 or last, step % plan.checkpoint_every == 0 or last or stop
+        if hashed or evaluates or saves:
+            _read(hooks, *pending[:-1], state if hashed else None)
+            pending = None
+        if evaluates:
+            progress = judge(progress, step, hooks.evaluate(step, state), plan.patience)
+            saves = saves or progress.finished or (plan.keep_best and progress.best_step == step)
+        if saves:
+            hooks.save(state, progress)
+        if stop and not last and not progress.finished:
+            return state, progress, False
+    return state, progress, True
+
+
+def judge(progress: Progress, step: int, loss: float, patience: int | None) -> Progress:
+    """Early stopping (Prechelt 1998): finished after `patience` evaluations in a row without a new lowest loss."""
+    if progress.best is None or loss < progress.best:
+        return progress._replace(best=loss, best_step=step, stale=0)
+    stale = progress.stale + 1
+    return progress._replace(stale=stale, finished=patience is not None and stale >= patience)
+
+
+def _read(hooks: Hooks, step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
+    metrics = {name: float(value) for name, value in metrics.items()}  # waits for the device
+    loss = metrics["loss"]
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise UserError(
+            f"the loss became {loss} at step {step}", "training", "lower optimizer.learning_rate or set optimizer.clip_norm"
+        )
+    hooks.log(step, batch, metrics, seconds, state)
