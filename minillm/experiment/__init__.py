@@ -1,0 +1,6 @@
+"""A run: from a config to a folder that holds everything needed to read it, resume it and replay it.
+
+folder.py  the run's folder and manifest      data.py    config -> text -> tokens -> batches
+setup.py   config -> model, step, shardings   run.py     the run itself
+results.py evaluation, baselines, samples     replay.py  verify
+"""

@@ -1,0 +1,129 @@
+"""config -> model, optimizer, training step and shardings: everything that does not depend on the text itself."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from minillm import params, sharding
+from minillm.config import Experiment, validate
+from minillm.errors import UserError
+from minillm.models import MODELS
+from minillm.models.contract import Model, bind
+from minillm.objectives import OBJECTIVES
+from minillm.training.optimizer import make_optimizer, make_schedule
+from minillm.training.state import State
+from minillm.training.step import accumulate, init_state, make_eval_step, make_gradient, make_train_step
+from minillm.tuning import METHODS
+from minillm.tuning.contract import Tuning
+
+
+class Setup(NamedTuple):
+    """All that training needs but data."""
+
+    module: Any
+    config: Any  # the model's own
+    specs: dict  # the whole table
+    model: Model
+    tuning: Tuning
+    optimizer: Any
+    schedule: Callable
+    mesh: Any
+    shardings: tuple  # of (state, frozen, batch)
+    key: Any
+    train_step: Callable  # jitted
+    eval_step: Callable  # jitted
+
+
+def model_config(experiment: Experiment, vocabulary: int):
+    """The [model] section as the named model's module and its own Config."""
+    section = dict(experiment.model)
+    kind = section.pop("kind", "gpt")
+    if kind not in MODELS:
+        raise UserError(f"unknown model {kind!r}", "model.kind", f"known models: {', '.join(MODELS)}")
+    if "vocabulary" in section:
+        raise UserError("the vocabulary comes from the tokenizer", "model.vocabulary", "set tokenizer.vocabulary")
+    module = MODELS[kind]
+    return module, validate(module.Config, section | {"vocabulary": vocabulary}, "config", "model")
+
+
+def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
+    """Builds everything; allocates no array but the key."""
+    module, config = model_config(experiment, vocabulary)
+    specs, model = module.param_specs(config), bind(module, config)
+    tuning = make_tuning(experiment)
+    train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
+    if (train.batch_size // train.shards) % experiment.mesh.data:
+        raise UserError(
+            f"batch_size / shards = {train.batch_size // train.shards} examples cannot be split over {experiment.mesh.data}",
+            "train.batch_size, mesh.data",
+            "make the batch a multiple of shards * mesh.data",
+        )
+    objective, coefficients = make_objective(experiment)
+    trainable_specs = tuning.specs(specs)
+    optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
+    batch = sharding.batch_sharding(mesh)
+    constrain = lambda part: jax.lax.with_sharding_constraint(part, batch)  # noqa: E731
+    gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, constrain)
+    shardings = state_shardings(specs, tuning, optimizer, mesh, sharding.RULES[experiment.mesh.rules])
+    copies = sharding.replicated(mesh)
+    train_step = jax.jit(
+        make_train_step(gradient, optimizer, tuning, coefficients),
+        in_shardings=(*shardings, batch, copies),
+        out_shardings=(shardings[0], copies),
+        donate_argnums=0,
+    )
+    eval_step = jax.jit(
+        make_eval_step(OBJECTIVES[experiment.objective.name], model, tuning),
+        in_shardings=(shardings[0].trainable, shardings[1], batch),
+        out_shardings=copies,
+    )
+    schedule = make_schedule(experiment.optimizer, train.steps)
+    places = (*shardings, batch)
+    return Setup(module, config, specs, model, tuning, optimizer, schedule, mesh, places,
+                 jax.random.key(train.seed), train_step, eval_step)  # fmt: skip
+
+
+def make_tuning(experiment: Experiment) -> Tuning:
+    """The [tuning] section."""
+    section = experiment.tuning
+    if section.method == "full" and section.freeze:
+        raise UserError("patterns are given but the method is 'full'", "tuning.freeze", "set tuning.method = 'freeze'")
+    return METHODS["freeze"](section.freeze) if section.method == "freeze" else METHODS["full"]()
+
+
+def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:
+    """The [objective] section: the function and a coefficient per term."""
+    section = experiment.objective
+    objective = functools.partial(
+        OBJECTIVES[section.name], label_smoothing=section.label_smoothing, z_loss=section.z_loss > 0.0
+    )
+    return objective, {"z": section.z_loss} if section.z_loss > 0.0 else {}
+
+
+def state_shardings(specs, tuning: Tuning, optimizer, mesh, rules) -> tuple[State, Any]:
+    """Shardings of (state, frozen): every copy of a parameter lies where the parameter lies."""
+    places = sharding.param_shardings(specs, rules, mesh)
+    state, frozen = jax.eval_shape(lambda: _born(specs, tuning, optimizer, jax.random.key(0)))
+    return sharding.like_params(state, places, mesh), sharding.like_params(frozen, places, mesh)
+
+
+def abstract_state(setup: Setup) -> tuple[State, Any]:
+    """(state, frozen) as shapes, types and shardings: a checkpoint's template."""
+    shapes = jax.eval_shape(lambda: _born(setup.specs, setup.tuning, setup.optimizer, jax.random.key(0)))
+    attach = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # noqa: E731
+    return tuple(jax.tree.map(attach, tree, place) for tree, place in zip(shapes, setup.shardings[:2], strict=True))
+
+
+def new_state(setup: Setup) -> tuple[State, Any]:
+    """(state, frozen), each array born where it belongs."""
+    born = jax.jit(functools.partial(_born, setup.specs, setup.tuning, setup.optimizer), out_shardings=setup.shardings[:2])
+    return born(setup.key)
+
+
+def _born(specs, tuning: Tuning, optimizer, key) -> tuple[State, Any]:
+    tuning_key = params.leaf_key(key, "tuning")
+    trainable, frozen, extra = tuning.init(params.init_params(specs, key, jnp.float32), tuning_key)
+    return init_state(trainable, extra, optimizer), frozen
