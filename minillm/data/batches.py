@@ -1,0 +1,117 @@
+"""Batches as pure functions of (seed, step): any step's batch can be had without those before it."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minillm.data.packing import pack
+from minillm.errors import UserError
+
+
+class TokenDataset(NamedTuple):
+    """Training text as one stream of ids, or as packed rows; `tokens` is [n] or [rows, length + 1]."""
+
+    tokens: np.ndarray
+    length: int
+    segments: np.ndarray | None = None
+    positions: np.ndarray | None = None
+
+
+def make_dataset(documents: Sequence[np.ndarray], length: int, packing: str = "stream") -> TokenDataset:
+    """Documents as bos ... eos -> a dataset of examples of `length` tokens.
+
+    "stream" lays all documents end to end and cuts windows; "packed" puts whole documents side by side in rows, with
+    segments, so that none sees another. Raises: UserError where the text is shorter than one example.
+    """
+    total = sum(map(len, documents))
+    if total < length + 1:
+        raise UserError(
+            f"the training text has {total} tokens, one example needs {length + 1}",
+            "data.length",
+            "use a longer text, or a smaller data.length or model.context",
+        )
+    if packing == "stream":
+        return TokenDataset(np.concatenate(documents).astype(np.int32), length)
+    rows = pack(documents, length + 1)
+    return TokenDataset(rows.tokens, length, rows.segments, rows.positions)
+
+
+@functools.lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
+def _phase(length: int, seed: int, epoch: int) -> int:
+    return int(np.random.Generator(np.random.Philox(key=[seed, epoch], counter=1 << 64)).integers(length))
+
+
+def _example(dataset: TokenDataset, seed: int, number: int) -> tuple[np.ndarray, ...]:
+    """Example `number` of the endless sequence of epochs: ids [length + 1] and, if packed, segments and positions."""
+    if dataset.segments is not None:
+        epoch, place = divmod(number, len(dataset.tokens))
+        row = _order(len(dataset.tokens), seed, epoch)[place]
+        return dataset.tokens[row], dataset.segments[row], dataset.positions[row]
+    # every epoch cuts the stream at another phase, so that windows differ; one window fewer keeps the count fixed
+    windows = max((len(dataset.tokens) - 1) // dataset.length - 1, 1)
+    epoch, place = divmod(number, windows)
+    room = len(dataset.tokens) - 1 - windows * dataset.length
+    phase = min(_phase(dataset.length, seed, epoch), room)
+    start = phase + int(_order(windows, seed, epoch)[place]) * dataset.length
+    return (dataset.tokens[start : start + dataset.length + 1],)
+
+
+def batch_at(dataset: TokenDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+    """The batch of a step: tokens, targets [batch, length] int32, weights float32, index [batch] int32.
+
+    Each epoch goes over the text once, in an order of its own. Packed batches also have segments and positions, and
+    weight 0 where the next token belongs to another document.
+    """
+    rows = [_example(dataset, seed, step * batch_size + place) for place in range(batch_size)]
+    ids = np.stack([row[0] for row in rows])
+    batch = {
+        "tokens": ids[:, :-1],
+        "targets": ids[:, 1:],
+        "weights": np.ones((batch_size, dataset.length), np.float32),
+        "index": np.arange(batch_size, dtype=np.int32),
+    }
+    if dataset.segments is not None:
+        segments, positions = (np.stack([row[place] for row in rows]) for place in (1, 2))
+        batch |= {"segments": segments[:, :-1], "positions": positions[:, :-1]}
+        batch["weights"] = ((segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)).astype(np.float32)
+    return {name: np.ascontiguousarray(leaf) for name, leaf in batch.items()}
+
+
+def evaluation_batches(
+    documents: Sequence[np.ndarray], length: int, batch_size: int, stride: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """A fixed set that scores every token but each document's first (bos) exactly once.
+
+    Windows of `length` move by `stride` within a document and score what the window before them did not, so that every
+    scored token has all of its document's tokens before it as context, or at least length - stride of them. The last
+    batch is filled up with rows of weight 0.
+    """
+    rows = [row for document in documents for row in _windows(document, length, stride)]
+    while len(rows) % batch_size:
+        rows.append((np.zeros(length + 1, np.int32), np.zeros(length, np.float32)))
+    for start in range(0, len(rows), batch_size):
+        ids = np.stack([row[0] for row in rows[start : start + batch_size]])
+        yield {
+            "tokens": np.ascontiguousarray(ids[:, :-1]),
+            "targets": np.ascontiguousarray(ids[:, 1:]),
+            "weights": np.stack([row[1] for row in rows[start : start + batch_size]]),
+            "index": np.arange(batch_size, dtype=np.int32),
+        }
+
+
+def _windows(document: np.ndarray, length: int, stride: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    scored, targets = 0, len(document) - 1  # targets scored so far; targets in all
+    while scored < targets:
+        start = 0 if scored == 0 else scored + stride - length
+        end = min(start + length, targets)
+        ids, weights = np.zeros(length + 1, np.int32), np.zeros(length, np.float32)
+        ids[: end - start + 1] = document[start : end + 1]
+        weights[scored - start : end - start] = 1.0
+        scored = end
+        yield ids, weights

@@ -1,0 +1,70 @@
+"""What a run is judged by: held-out likelihood, classical baselines of the same run, and samples."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from minillm.config import Experiment
+from minillm.errors import UserError
+from minillm.evaluation import compression, ngram
+from minillm.experiment.data import Data
+from minillm.experiment.setup import Setup
+from minillm.inference.generate import Sampling, generate
+
+
+def evaluate(setup: Setup, trainable, frozen, batches: list[dict]) -> dict[str, float]:
+    """Means over fixed batches, each sum added on the host in float64: "nll" in nats per token, "accuracy", "tokens"."""
+    totals: dict[str, np.ndarray] = {}
+    for batch in batches:
+        batch = jax.device_put(batch, setup.shardings[2])
+        for name, pair in setup.eval_step(trainable, frozen, batch).items():
+            totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
+    result = {name: float(total / weight) for name, (total, weight) in totals.items()}
+    return result | {"tokens": float(totals["nll"][1])}
+
+
+def describe_likelihood(nll: float, tokens: float, data: Data, split: str) -> dict[str, float]:
+    """nats per token -> perplexity and bits per raw held-out character."""
+    result = {"loss": nll, "perplexity": math.exp(min(nll, 700.0))}
+    characters = sum(map(len, data.texts.get(split, ())))
+    if characters:
+        result["bits_per_character"] = nll * tokens / math.log(2.0) / characters
+    return result
+
+
+def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[str, float]]:
+    """Unigram, interpolated Kneser-Ney n-grams over the same tokens, and xz over the same characters."""
+    results: dict[str, dict[str, float]] = {}
+    if not data.texts:
+        return results
+    for order in experiment.baselines.orders:
+        model = ngram.fit(data.tokens["train"], order, data.vocabulary)
+        nats, tokens = ngram.negative_log_likelihood(model, data.tokens[split])
+        name = "unigram" if order == 1 else f"{order}-gram"
+        results[name] = describe_likelihood(nats / tokens, tokens, data, split)
+    if experiment.baselines.xz:
+        ratio = compression.xz_bits_per_character("".join(data.texts["train"]), "".join(data.texts[split]))
+        results["xz"] = {"bits_per_character": ratio}
+    return results
+
+
+def encode_prompt(data_tokenizer: Any, prompt: str) -> list[int]:
+    """bos and the prompt's tokens. Raises: UserError for a character that the tokenizer cannot write."""
+    ids = data_tokenizer.encode(prompt)
+    if data_tokenizer.unk in ids:
+        raise UserError("the prompt has characters that the tokenizer does not know", "--prompt", "leave them out")
+    return [data_tokenizer.bos, *ids]
+
+
+def draw_samples(setup: Setup, params, tokenizer: Any, prompts, settings) -> list[dict[str, str]]:
+    """One continuation per prompt; `settings` has tokens, temperature, top_k, top_p and seed."""
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    sampling = Sampling(settings.temperature, settings.top_k or 0, settings.top_p or 1.0)
+    room = setup.config.context - max(map(len, encoded))
+    rows = generate(
+        setup.module, setup.config, params, encoded, min(settings.tokens, max(room, 1)),
+        key=jax.random.key(settings.seed), sampling=sampling, stop=(tokenizer.eos,),
+    )  # fmt: skip
+    return [{"prompt": prompt, "text": tokenizer.decode(row)} for prompt, row in zip(prompts, rows, strict=True)]

@@ -1,0 +1,251 @@
+"""`minillm run`: train what the config says, and leave a folder that reproduces.
+
+Order on disk: the log lines of a step are written before the checkpoint of that step, so that cutting the lines after
+the restored step always leaves exactly the lines of the straight run.
+"""
+
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from minillm import config as configs
+from minillm.errors import UserError
+from minillm.experiment import folder as folders
+from minillm.experiment import results
+from minillm.experiment.data import Data, example_length, load_data, vocabulary_size
+from minillm.experiment.folder import RunFolder
+from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
+from minillm.params import count
+from minillm.training import checkpoint, loop, provenance
+from minillm.training.state import State
+
+
+class Run(NamedTuple):
+    """A run that is under way."""
+
+    experiment: configs.Experiment
+    folder: RunFolder
+    data: Data
+    setup: Setup
+    say: Callable[[str], None]
+    show: Callable[[int, dict], None]  # progress: (step, line)
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal stopped the run after it was saved."""
+
+    def __init__(self, step: int, signal_number: int):
+        super().__init__(f"stopped and saved at step {step}")
+        self.step, self.signal_number = step, signal_number
+
+
+def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
+    """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
+    make_setup_checks(experiment)
+    folder = folders.create(root, experiment, resume)
+    with folders.locked(folder):
+        data = load_data(experiment, folder.tokenizer)
+        setup = make_setup(experiment, data.vocabulary)
+        job = Run(experiment, folder, data, setup, say, show)
+        _describe(job)
+        _write_manifest(job)
+        state, frozen, progress = restore_or_start(job)
+        state, progress = _train(job, state, frozen, progress)
+        return finish(job, state, frozen, progress)
+
+
+def make_setup_checks(experiment: configs.Experiment) -> None:
+    """Everything that can be refused before the disk is touched."""
+    setup = make_setup(experiment, vocabulary_size(experiment))
+    length = example_length(experiment)
+    if length > setup.config.context:
+        raise UserError(
+            f"examples of {length} tokens are longer than the model's context of {setup.config.context}",
+            "data.length",
+            "make data.length smaller or model.context larger",
+        )
+
+
+def restore_or_start(job: Run) -> tuple[State, Any, loop.Progress]:
+    """The newest complete checkpoint, or step 0; log lines after it are cut."""
+    step = checkpoint.latest(job.folder.checkpoints)
+    frozen_template = abstract_state(job.setup)[1]
+    if step is None:
+        state, frozen = new_state(job.setup)
+        progress = loop.Progress()
+        if jax.tree.leaves(frozen):
+            checkpoint.save(job.folder.frozen, 0, frozen, {})
+    else:
+        state, frozen, progress = restore(job.folder, job.setup, step)
+        job.say(f"Resuming after step {step}.")
+    del frozen_template
+    provenance.cut(job.folder.provenance, step or 0)
+    provenance.cut_metrics(job.folder.metrics, step or 0)
+    return state, frozen, progress
+
+
+def restore(folder: RunFolder, setup: Setup, step: int) -> tuple[State, Any, loop.Progress]:
+    """A checkpoint's (state, frozen, progress), verified bit for bit."""
+    state_template, frozen = abstract_state(setup)
+    state, meta = checkpoint.restore(folder.checkpoints, step, state_template)
+    if jax.tree.leaves(frozen):
+        frozen, _ = checkpoint.restore(folder.frozen, 0, frozen)
+    return state, frozen, loop.Progress(**meta)
+
+
+def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[State, loop.Progress]:
+    train = job.experiment.train
+    plan = loop.Plan(
+        train.steps, train.evaluate_every, train.checkpoint_every or train.evaluate_every,
+        train.hash_every, train.patience, train.keep_best,
+    )  # fmt: skip
+    if progress.finished and int(state.step) < train.steps and train.patience is None:
+        progress = progress._replace(finished=False)
+    with _signals() as caught:
+        hooks = _hooks(job, frozen, lambda: bool(caught))
+        arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
+        state, progress, ended = loop.fit(*arguments)
+    if not ended:
+        raise Stopped(int(state.step), caught[0])
+    return state, progress
+
+
+def _hooks(job: Run, frozen, stopping: Callable[[], bool]) -> loop.Hooks:
+    train, folder, setup = job.experiment.train, job.folder, job.setup
+    key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
+    validation = job.data.evaluation("validation")[: train.evaluate_batches]
+    chain = {"last": _last_chain(folder)}
+    tokens = train.batch_size * example_length(job.experiment)
+
+    def log(step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
+        hashes = None if state is None else checkpoint.leaf_hashes(state.trainable)
+        line = provenance.record(
+            chain["last"], step, provenance.hash_arrays(batch), key_hash, metrics["loss"], hashes
+        )
+        with folders.system_errors(folder.provenance):
+            provenance.append(folder.provenance, line)
+        chain["last"] = line["chain"]
+        if step % train.log_every == 0 or step in (1, train.steps):
+            line = {"step": step, **metrics, "learning_rate": float(setup.schedule(step - 1))}
+            speed = {"tokens_per_second": tokens * step / max(seconds, 1e-9), "time": seconds}
+            folders.append_line(folder.metrics, line | speed)
+            job.show(step, line | speed)
+
+    def evaluate(step: int, state: State) -> float:
+        found = results.evaluate(setup, state.trainable, frozen, validation)
+        line = {f"validation_{name}": value for name, value in found.items() if name not in ("nll", "tokens")}
+        line["validation_loss"] = found["nll"]
+        if train.evaluate_batches is None:
+            line |= {f"validation_{k}": v for k, v in likelihood(job, found, "validation").items()}
+        folders.append_line(folder.metrics, {"step": step, **line})
+        job.show(step, line)
+        return found["nll"]
+
+    def save(state: State, progress: loop.Progress) -> None:
+        step = int(state.step)
+        checkpoint.save(folder.checkpoints, step, state, progress._asdict())
+        checkpoint.prune(folder.checkpoints, train.keep_last, [progress.best_step] if train.keep_best else [])
+
+    place = lambda batch: jax.device_put(batch, setup.shardings[2])  # noqa: E731
+    return loop.Hooks(job.data.batch, place, log, evaluate, save, stopping)
+
+
+def likelihood(job: Run, found: dict, split: str) -> dict[str, float]:
+    """Perplexity and bits per character of an evaluation."""
+    return results.describe_likelihood(found["nll"], found["tokens"], job.data, split)
+
+
+def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
+    """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
+    from minillm.report import write
+
+    if progress.finished:  # early stopping keeps the best, not the last
+        state, _, _ = restore(job.folder, job.setup, progress.best_step)
+    found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
+    held_out = {"accuracy": found["accuracy"]} | likelihood(job, found, "validation")
+    job.say("Fitting the baselines on the same text ...")
+    summary = {
+        "steps": int(state.step),
+        "parameters": count(job.setup.specs),
+        "validation": held_out,
+        "baselines": results.baselines(job.experiment, job.data, "validation"),
+        "training_seconds": progress.seconds,
+        "best_step": progress.best_step,
+        "parameter_hash": provenance.hash_arrays(checkpoint.leaf_hashes_as_arrays(state.trainable))
+        if hasattr(checkpoint, "leaf_hashes_as_arrays")
+        else _tree_hash(state.trainable),
+    }
+    samples = []
+    if job.data.tokenizer is not None:
+        params = job.setup.tuning.attach(state.trainable, frozen)
+        samples = results.draw_samples(
+            job.setup, params, job.data.tokenizer, job.experiment.sample.prompts, job.experiment.sample
+        )
+    write.write_results(job.folder, job.experiment, job.setup, samples, summary)
+    return summary
+
+
+def _tree_hash(tree) -> str:
+    import hashlib
+
+    hashes = checkpoint.leaf_hashes(tree)
+    return hashlib.sha256("".join(f"{path}={hashes[path]};" for path in sorted(hashes)).encode()).hexdigest()
+
+
+def _last_chain(folder: RunFolder) -> str:
+    lines = provenance.read(folder.provenance) if folder.provenance.exists() else []
+    return lines[-1]["chain"] if lines else ""
+
+
+def _write_manifest(job: Run) -> None:
+    manifest = folders.surroundings(job.setup.mesh, folders.command_line())
+    manifest["data_sha256"] = job.data.sha256
+    manifest["tokenizer_sha256"] = None if job.data.tokenizer is None else job.data.tokenizer.sha256
+    if job.folder.manifest.exists():
+        old = folders.read_json(job.folder.manifest)
+        for name in ("data_sha256", "tokenizer_sha256"):
+            if old.get(name) != manifest[name]:
+                raise UserError(
+                    f"{name} is {manifest[name]}, the run began with {old.get(name)}",
+                    str(job.folder.manifest),
+                    "put the run's own text and tokenizer back, or start anew with another --out",
+                )
+    folders.write_json(job.folder.manifest, manifest)
+    folders.write_json(job.folder.cleaning, job.data.cleaning)
+
+
+def _describe(job: Run) -> None:
+    section, split = job.experiment.data, job.data.cleaning.get("split", {})
+    text = ", ".join(f"{name} {size['characters']:,} characters" for name, size in split.items() if size["documents"])
+    job.say(f"Data: {section.source} ({text})" if text else f"Data: {section.source}")
+    job.say(f"Model: {job.experiment.model.get('kind', 'gpt')}, {count(job.setup.specs):,} parameters; "
+            f"vocabulary {job.data.vocabulary}; {job.experiment.train.steps} steps")  # fmt: skip
+    uniform = math.log(job.data.vocabulary)
+    job.say(f"A model that knows nothing has a loss of ln {job.data.vocabulary} = {uniform:.2f} nats per token.")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM: the loop then saves and stops. A second Ctrl-C stops at once."""
+    caught: list[int] = []
+
+    def note(number, frame):
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
