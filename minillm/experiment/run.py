@@ -5,6 +5,7 @@ the restored step always leaves exactly the lines of the straight run.
 """
 
 import contextlib
+import hashlib
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import jax
 from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
-from minillm.experiment import results
+from minillm.experiment import results, write
 from minillm.experiment.data import Data, example_length, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
@@ -74,7 +75,6 @@ def make_setup_checks(experiment: configs.Experiment) -> None:
 def restore_or_start(job: Run) -> tuple[State, Any, loop.Progress]:
     """The newest complete checkpoint, or step 0; log lines after it are cut."""
     step = checkpoint.latest(job.folder.checkpoints)
-    frozen_template = abstract_state(job.setup)[1]
     if step is None:
         state, frozen = new_state(job.setup)
         progress = loop.Progress()
@@ -83,7 +83,6 @@ def restore_or_start(job: Run) -> tuple[State, Any, loop.Progress]:
     else:
         state, frozen, progress = restore(job.folder, job.setup, step)
         job.say(f"Resuming after step {step}.")
-    del frozen_template
     provenance.cut(job.folder.provenance, step or 0)
     provenance.cut_metrics(job.folder.metrics, step or 0)
     return state, frozen, progress
@@ -162,8 +161,6 @@ def likelihood(job: Run, found: dict, split: str) -> dict[str, float]:
 
 def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
-    from minillm.report import write
-
     if progress.finished:  # early stopping keeps the best, not the last
         state, _, _ = restore(job.folder, job.setup, progress.best_step)
     found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
@@ -176,9 +173,7 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
         "baselines": results.baselines(job.experiment, job.data, "validation"),
         "training_seconds": progress.seconds,
         "best_step": progress.best_step,
-        "parameter_hash": provenance.hash_arrays(checkpoint.leaf_hashes_as_arrays(state.trainable))
-        if hasattr(checkpoint, "leaf_hashes_as_arrays")
-        else _tree_hash(state.trainable),
+        "parameter_hash": tree_hash(state.trainable),
     }
     samples = []
     if job.data.tokenizer is not None:
@@ -190,9 +185,8 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     return summary
 
 
-def _tree_hash(tree) -> str:
-    import hashlib
-
+def tree_hash(tree) -> str:
+    """One hash over the hashes of all leaves."""
     hashes = checkpoint.leaf_hashes(tree)
     return hashlib.sha256("".join(f"{path}={hashes[path]};" for path in sorted(hashes)).encode()).hexdigest()
 

@@ -1,0 +1,151 @@
+"""The command line. jax and its friends are imported inside the commands: `minillm --help` answers at once."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minillm.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown",
+                  pretty_exceptions_enable=False, help="Transformers from scratch in JAX: read it, run it, prove it.")  # fmt: skip
+
+Config = Annotated[Path, typer.Argument(help="A TOML file, for example configs/quickstart.toml")]
+RunPath = Annotated[Path, typer.Argument(help="The folder of a run")]
+Set = Annotated[list[str], typer.Option("--set", help="section.key=value, over the file's value; may be repeated")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
+
+
+def main() -> None:
+    """Entry point: what a user did wrong is one line on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"minillm: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("minillm: stopped; a run goes on from its last checkpoint with --resume\n")
+        raise SystemExit(130) from None
+
+
+def prepare() -> None:
+    """Before jax is imported: the allocator and the compilation cache of this process."""
+    from minillm import allocator
+
+    allocator.tune()
+    cache = Path(os.environ.get("MINILLM_CACHE", Path.home() / ".cache" / "minillm")) / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks are not for a user
+
+
+@app.command(epilog="Example: `minillm run configs/quickstart.toml --set train.steps=100 --out runs/short`")
+def run(
+    config: Config,
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/NAME")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, evaluate, sample and report, as the config says."""
+    prepare()
+    from minillm import config as configs
+    from minillm.experiment import display
+    from minillm.experiment import run as runs
+
+    experiment = configs.load(config, overrides)
+    root = out or Path("runs") / experiment.name
+    try:
+        with display.watch(experiment.train.steps, quiet=as_json) as (say, show):
+            summary = runs.run(experiment, root, resume, say, show)
+    except runs.Stopped as stopped:
+        again = f"minillm run {config}" + "".join(f" --set {o}" for o in overrides) + (f" --out {out}" if out else "")
+        sys.stderr.write(f"minillm: {stopped} in {root}; go on with: {again} --resume\n")
+        raise SystemExit(128 + stopped.signal_number) from None
+    _print(summary, as_json, lambda: display.summary(summary, root))
+
+
+@app.command(epilog="Example: `minillm describe configs/quickstart.toml --set mesh.data=4`")
+def describe(config: Config, overrides: Set = [], as_json: Json = False) -> None:  # noqa: B006
+    """Parameters, sharding, memory, FLOPs and collectives of a config; allocates nothing."""
+    prepare()
+    from minillm import config as configs
+    from minillm.experiment import describe as describing
+
+    found = describing.describe(configs.load(config, overrides))
+    _print(found, as_json, lambda: describing.show(found))
+
+
+@app.command(epilog='Example: `minillm sample runs/quickstart --prompt "The statement" --tokens 80 --top-k 40`')
+def sample(
+    run: RunPath,
+    prompt: Annotated[list[str], typer.Option(help="Text to continue; may be repeated")] = [""],  # noqa: B006
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens at most")] = 100,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_p: Annotated[float | None, typer.Option(min=1e-9, max=1.0)] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Continuations per prompt")] = 1,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Continue a prompt with a trained run."""
+    prepare()
+    from minillm.config import SampleConfig
+    from minillm.experiment import reopen
+
+    settings = SampleConfig(tuple(prompt) * samples, tokens, temperature, top_k, top_p, seed)
+    found = reopen.sample(run, settings)
+    _print(found, as_json, lambda: [typer.echo(f"{row['prompt']}{row['text']}\n") for row in found])
+
+
+@app.command("eval", epilog="Example: `minillm eval runs/quickstart --split validation --json`")
+def evaluate(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    as_json: Json = False,
+) -> None:
+    """Held-out metrics of a run, from its newest checkpoint."""
+    prepare()
+    from minillm.experiment import display, reopen
+
+    found = reopen.evaluate(run, split)
+    _print(found, as_json, lambda: display.table(f"{run} on {split}", found))
+
+
+@app.command(epilog="Example: `minillm compare runs/a runs/b`")
+def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs")], as_json: Json = False) -> None:
+    """One table and one plot over several runs."""
+    from minillm.experiment import display, reopen
+
+    found = reopen.compare(runs)
+    _print(found, as_json, lambda: display.compare(found))
+
+
+@app.command(epilog="Example: `minillm verify runs/quickstart --steps 20`")
+def verify(
+    run: RunPath,
+    steps: Annotated[int | None, typer.Option(min=1, help="How many to replay; default all")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a run's checkpoints and log, replay its steps, and name the first that differs."""
+    prepare()
+    from minillm.experiment import reopen
+
+    found = reopen.verify(run, steps, lambda text: None if as_json else typer.echo(text))
+    _print(found, as_json, lambda: typer.echo(found["verdict"]))
+    if not found["equal"]:
+        raise SystemExit(1)
+
+
+def _print(result: Any, as_json: bool, show: Any) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What a person sees in the terminal: progress, tables."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+@contextlib.contextmanager
+def watch(steps: int, quiet: bool) -> Iterator[tuple]:
+    """(say, show) for a run: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+    if quiet:
+        yield (lambda text: None), (lambda step, line: None)
+        return
+    console = Console()
+    if not console.is_terminal:
+        yield (lambda text: print(text, flush=True)), (lambda step, line: print(plain(step, steps, line), flush=True))
+        return
+    columns = (TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TextColumn("{task.fields[news]}"),
+               TimeRemainingColumn(elapsed_when_finished=True))  # fmt: skip
+    with Progress(*columns, console=console, speed_estimate_period=60) as bar:
+        task = bar.add_task("train", total=steps, news="")
+
+        def show(step: int, line: dict) -> None:
+            if "validation_loss" in line:
+                bar.print(plain(step, steps, line), highlight=False, markup=False)
+            else:
+                bar.update(task, completed=step, news=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
+
+        yield (lambda text: bar.print(text, highlight=False, markup=False)), show
+
+
+def plain(step: int, steps: int, line: dict) -> str:
+    """One line of progress."""
+    if "validation_loss" in line:
+        text = f"step {step}/{steps}: validation loss {line['validation_loss']:.4f}"
+        if "validation_bits_per_character" in line:
+            text += f", {line['validation_bits_per_character']:.3f} bits per character"
+        return text + f", accuracy {line['validation_accuracy']:.1%}"
+    left = line["time"] / step * (steps - step)
+    return (f"step {step}/{steps}: loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s, "
+            f"{left:.0f} s left")  # fmt: skip
+
+
+def summary(found: dict, root: Path) -> None:
+    """The model beside its baselines, and where everything lies."""
+    table = Table(title="Held-out text: lower is better")
+    for column in ("", "loss (nats/token)", "perplexity", "bits per character"):
+        table.add_column(column, justify="left" if not column else "right")
+    rows = {"this model": found["validation"], **found["baselines"]}
+    for name, row in sorted(rows.items(), key=lambda item: item[1].get("bits_per_character", math.inf)):
+        cells = [_number(row.get(key)) for key in ("loss", "perplexity", "bits_per_character")]
+        table.add_row(name, *cells, style="bold" if name == "this model" else None)
+    console = Console()
+    console.print(table)
+    if "accuracy" in found["validation"]:
+        console.print(f"Accuracy of the next token: {found['validation']['accuracy']:.2%}", highlight=False)
+    console.print(f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False)
+
+
+def table(title: str, values: dict[str, Any]) -> None:
+    """name -> value."""
+    drawn = Table("metric", "value", title=title)
+    for name, value in values.items():
+        drawn.add_row(name, _number(value))
+    Console().print(drawn)
+
+
+def compare(rows: list[dict]) -> None:
+    """One row per run."""
+    drawn = Table(*rows[0], title="Runs")
+    for row in rows:
+        drawn.add_row(*(_number(value) for value in row.values()))
+    Console().print(drawn)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:,.4g}" if isinstance(value, float) else str(value)

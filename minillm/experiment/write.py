@@ -1,0 +1,42 @@
+"""Writes what a finished run shows: samples, figure, report and summary."""
+
+from typing import Any
+
+from minillm import sharding
+from minillm.config import Experiment, to_toml
+from minillm.experiment import folder as folders
+from minillm.experiment.folder import RunFolder
+from minillm.experiment.setup import Setup
+from minillm.params import flatten
+from minillm.training.integrity import replace_file
+
+
+def parameter_rows(setup: Setup, rules: str) -> list[dict[str, Any]]:
+    """The parameter table as rows: path, shape, axes, initializer, count, placement."""
+    places = flatten(sharding.param_shardings(setup.specs, sharding.RULES[rules], setup.mesh))
+    return [
+        {
+            "path": path, "shape": list(spec.shape), "axes": [axis or "-" for axis in spec.axes],
+            "initializer": f"{spec.init} {spec.scale:.3g}" if spec.init in ("normal", "uniform") else spec.init,
+            "count": spec.size, "placement": str(places[path].spec),
+        }
+        for path, spec in setup.specs.items()
+    ]  # fmt: skip
+
+
+def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, samples: list[dict], summary: dict) -> None:
+    """Everything but the checkpoints, the summary last."""
+    from minillm.report.page import write_report
+    from minillm.report.plot import loss_curve
+
+    text = "\n\n".join(f"--- prompt: {s['prompt']!r}\n{s['prompt']}{s['text']}" for s in samples)
+    replace_file(folder.samples, (text + "\n").encode("utf8", "replace"))
+    metrics = folders.read_lines(folder.metrics)
+    lines = {name: found["loss"] for name, found in summary["baselines"].items() if "loss" in found}
+    loss_curve(metrics, folder.figure, lines or None)
+    write_report(folder.report, {
+        "title": experiment.name, "summary": summary, "metrics": metrics, "samples": samples,
+        "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": folders.read_json(folder.cleaning),
+        "manifest": folders.read_json(folder.manifest), "config": to_toml(experiment), "figure": folder.figure,
+    })  # fmt: skip
+    folders.write_json(folder.summary, summary)

@@ -1,0 +1,99 @@
+"""report.html: one self-contained file; everything that a user or a model wrote is escaped."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minillm.training.integrity import replace_file
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --bar: #0072b2; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; } .wide { overflow-x: auto; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+tr.model td { font-weight: 600; } .bar { background: var(--bar); height: .7rem; border-radius: 2px; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: .8rem; border-radius: 4px; }
+pre b { color: var(--bar); } img { max-width: 100%; background: white; border-radius: 4px; }
+"""
+
+
+def write_report(path: Path, run: Mapping[str, Any]) -> None:
+    """Writes the page atomically.
+
+    `run` may have: title, summary, samples, parameters, cleaning, manifest, config, figure (a PNG's path).
+    """
+    sections = [
+        _results(run.get("summary") or {}),
+        _figure(run.get("figure")),
+        _samples(run.get("samples") or []),
+        _parameters(run.get("parameters") or []),
+        _plain("What cleaning removed", run.get("cleaning")),
+        _plain("Environment", run.get("manifest")),
+        _plain("Config", run.get("config")),
+    ]
+    title = html.escape(str(run.get("title", "run")))
+    head = (f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
+            f"<meta name='viewport' content='width=device-width'><style>{STYLE}</style></head>")  # fmt: skip
+    replace_file(path, f"{head}<body><h1>{title}</h1>{''.join(sections)}</body></html>\n".encode("utf8", "replace"))
+
+
+def _results(summary: Mapping[str, Any]) -> str:
+    rows = {"this model": summary.get("validation") or {}, **(summary.get("baselines") or {})}
+    key = "bits_per_character" if "bits_per_character" in rows["this model"] else "loss"
+    rows = {name: row for name, row in rows.items() if key in row}
+    if not rows:
+        return ""
+    largest = max(row[key] for row in rows.values()) or 1.0
+    cells = ""
+    for name, row in sorted(rows.items(), key=lambda item: item[1][key]):
+        kind = " class='model'" if name == "this model" else ""
+        bar = f"<div class='bar' style='width:{100 * row[key] / largest:.1f}%'></div>"
+        numbers = "".join(_number(row.get(k)) for k in ("bits_per_character", "perplexity", "loss"))
+        cells += f"<tr{kind}><td>{html.escape(name)}</td>{numbers}<td style='width:35%'>{bar}</td></tr>"
+    facts = f"{summary.get('parameters', 0):,} parameters, {summary.get('steps', 0):,} steps, "
+    facts += f"{summary.get('training_seconds', 0):.0f} s of training. Lower is better."
+    header = "<tr><th></th><th>bits per character</th><th>perplexity</th><th>loss (nats/token)</th><th></th></tr>"
+    return f"<h2>Held-out text</h2><table>{header}{cells}</table><p>{facts}</p>"
+
+
+def _figure(figure: Any) -> str:
+    if figure is None or not Path(figure).is_file():
+        return ""
+    data = base64.b64encode(Path(figure).read_bytes()).decode()
+    return f"<h2>Learning curve</h2><img alt='loss against steps' src='data:image/png;base64,{data}'>"
+
+
+def _samples(samples: Sequence[Mapping[str, str]]) -> str:
+    if not samples:
+        return ""
+    blocks = "".join(f"<pre><b>{html.escape(s['prompt'])}</b>{html.escape(s['text'])}</pre>" for s in samples)
+    return f"<h2>Samples</h2>{blocks}"
+
+
+def _parameters(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    names = list(rows[0])
+    body = "".join("<tr>" + "".join(_cell(row[name]) for name in names) + "</tr>" for row in rows)
+    header = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    total = sum(row.get("count", 0) for row in rows)
+    return f"<h2>Parameters: {total:,}</h2><div class='wide'><table><tr>{header}</tr>{body}</table></div>"
+
+
+def _plain(title: str, content: Any) -> str:
+    if not content:
+        return ""
+    text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False)
+    return f"<h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre>"
+
+
+def _number(value: float | None) -> str:
+    return f"<td class='number'>{'' if value is None else f'{value:,.3f}'}</td>"
+
+
+def _cell(value: Any) -> str:
+    return f"<td class='number'>{value:,}</td>" if isinstance(value, int) else f"<td>{html.escape(str(value))}</td>"

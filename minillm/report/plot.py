@@ -1,0 +1,67 @@
+"""Curves as PNG files, drawn without pyplot's global state."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for colour blindness
+
+
+def loss_curve(metrics: Sequence[dict], path: Path, baselines: Mapping[str, float] | None = None) -> None:
+    """Training loss (raw and smoothed), validation points, and a labelled line per baseline; nats per token."""
+    figure, axes = _figure()
+    train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
+    held_out = [(m["step"], m["validation_loss"]) for m in metrics if "validation_loss" in m]
+    if train:
+        steps, losses = np.array(train).T
+        axes.plot(steps, losses, color=COLOURS[0], alpha=0.3, linewidth=0.8)
+        axes.plot(steps, smooth(losses), color=COLOURS[0], label="training (smoothed)")
+    if held_out:
+        axes.plot(*np.array(held_out).T, "o-", color=COLOURS[1], label="held out")
+    for place, (name, loss) in enumerate(sorted((baselines or {}).items(), key=lambda item: item[1])):
+        colour = COLOURS[2 + place % 4]
+        axes.axhline(loss, color=colour, linestyle="--", linewidth=1, label=f"{name}: {loss:.2f}")
+    _save(figure, axes, path, "loss (nats per token)")
+
+
+def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path) -> None:
+    """One smoothed training curve per run, held-out points in the same colour."""
+    figure, axes = _figure()
+    for place, (name, metrics) in enumerate(runs.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
+        held_out = [(m["step"], m["validation_loss"]) for m in metrics if "validation_loss" in m]
+        if train:
+            steps, losses = np.array(train).T
+            axes.plot(steps, smooth(losses), color=colour, label=name)
+        if held_out:
+            axes.plot(*np.array(held_out).T, "o", color=colour)
+    _save(figure, axes, path, "loss (nats per token); dots: held out")
+
+
+def smooth(values: np.ndarray, decay: float = 0.9) -> np.ndarray:
+    """Exponential moving average without bias at the beginning (Kingma and Ba 2015, section 3)."""
+    mean, weight, out = 0.0, 0.0, []
+    for value in values:
+        mean, weight = decay * mean + (1 - decay) * value, decay * weight + (1 - decay)
+        out.append(mean / weight)
+    return np.array(out)
+
+
+def _figure():
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, axes, path: Path, label: str) -> None:
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    figure.savefig(path, format="png")
