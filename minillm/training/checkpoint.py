@@ -287,7 +287,7 @@ def _load_meta(path: Path) -> Any:
 
 
 def _system_error(error: BaseException) -> str | None:
-    """What the system refused, in words; None if it was not the system. Orbax reports it as a ValueError with a code."""
+    """What the system refused, in words; None if it was not the system. Orbax says it in a ValueError with a code."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     code = re.search(r"os_error_code='(\d+)'", str(error)) if isinstance(error, Exception) else None
