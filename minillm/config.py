@@ -37,7 +37,9 @@ class DataConfig:
     drop_repeated_lines: bool = False
     validation: float = 0.1  # share of the documents
     test: float = 0.0
-    packing: Literal["stream", "packed"] = "stream"  # windows over everything, or whole documents that cannot see each other
+    packing: Literal["stream", "packed"] = (
+        "stream"  # windows over everything, or whole documents that cannot see each other
+    )
     length: int | None = None  # tokens per example; None: the model's context
     limit: int | None = None  # characters of text to use at most; None: all
     split_seed: int = 0

@@ -37,7 +37,10 @@ class Splits(NamedTuple):
 
 
 def clean(
-    documents: Sequence[Document], normalization: str = "none", drop_repeated_lines: bool = False, drop_duplicates: bool = True
+    documents: Sequence[Document],
+    normalization: str = "none",
+    drop_repeated_lines: bool = False,
+    drop_duplicates: bool = True,
 ) -> tuple[list[Document], CleanReport]:
     """Normalises Unicode and line ends, then removes exact duplicates and, if asked, lines seen before anywhere.
 
@@ -94,7 +97,9 @@ def split(documents: Sequence[Document], validation: float, test: float, seed: i
     """
     if len(documents) == 1:
         return _cut(documents[0], validation, test)
-    order = sorted(documents, key=lambda d: hashlib.sha256(f"{seed}\0{d.text}".encode("utf8", "surrogatepass")).digest())
+    order = sorted(
+        documents, key=lambda d: hashlib.sha256(f"{seed}\0{d.text}".encode("utf8", "surrogatepass")).digest()
+    )
     total = sum(len(d.text) for d in documents)
     parts: dict[str, list[Document]] = {"test": [], "validation": [], "train": []}
     for name, share in (("test", test), ("validation", validation)):

@@ -1,7 +1,7 @@
 """The copy task: remember a random string and write it again. An exact answer, learned in seconds.
 
-    ids: 0 padding, 1 separator, 2 beginning, 3 end, 4 ... the symbols
-    row: beginning, s_1 ... s_n, separator, s_1 ... s_n, end
+ids: 0 padding, 1 separator, 2 beginning, 3 end, 4 ... the symbols
+row: beginning, s_1 ... s_n, separator, s_1 ... s_n, end
 """
 
 import numpy as np

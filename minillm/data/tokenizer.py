@@ -94,7 +94,9 @@ def load(model_file: Path) -> Tokenizer:
         raise UserError("the tokenizer is missing", str(model_file), "run the experiment again") from None
     except (RuntimeError, OSError, ValueError) as error:
         message = f"not a SentencePiece model ({str(error).strip()[:80]})"
-        raise UserError(message, str(model_file), "put the run's own file back, or run again with another --out") from None
+        raise UserError(
+            message, str(model_file), "put the run's own file back, or run again with another --out"
+        ) from None
     return Tokenizer(processor, hashlib.sha256(data).hexdigest())
 
 

@@ -30,7 +30,9 @@ def watch(steps: int, quiet: bool) -> Iterator[tuple]:
             if "validation_loss" in line:
                 bar.print(plain(step, steps, line), highlight=False, markup=False)
             else:
-                bar.update(task, completed=step, news=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
+                bar.update(
+                    task, completed=step, news=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s"
+                )
 
         yield (lambda text: bar.print(text, highlight=False, markup=False)), show
 
@@ -60,7 +62,9 @@ def summary(found: dict, root: Path) -> None:
     console.print(table)
     if "accuracy" in found["validation"]:
         console.print(f"Accuracy of the next token: {found['validation']['accuracy']:.2%}", highlight=False)
-    console.print(f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False)
+    console.print(
+        f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False
+    )
 
 
 def table(title: str, values: dict[str, Any]) -> None:

@@ -44,7 +44,9 @@ def existing(root: Path) -> RunFolder:
     """A folder that must hold a run already. Raises: UserError."""
     folder = RunFolder(root)
     if not folder.config.is_file():
-        raise UserError("this is not a run (no config.toml in it)", str(root), "name the folder that `minillm run` wrote")
+        raise UserError(
+            "this is not a run (no config.toml in it)", str(root), "name the folder that `minillm run` wrote"
+        )
     return folder
 
 
@@ -57,9 +59,13 @@ def create(root: Path, experiment: configs.Experiment, resume: bool) -> RunFolde
         names = {p.name for p in root.iterdir()} if root.exists() else set()
         known = {name for name in names if not name.startswith(".")}
         if known and not folder.config.is_file():
-            raise UserError("the folder is not empty and not a run", str(root), "choose an empty or new folder with --out")
+            raise UserError(
+                "the folder is not empty and not a run", str(root), "choose an empty or new folder with --out"
+            )
         if known and not resume:
-            raise UserError("the folder holds a run already", str(root), "add --resume to go on, or choose another --out")
+            raise UserError(
+                "the folder holds a run already", str(root), "add --resume to go on, or choose another --out"
+            )
         if known:
             _refuse_changes(configs.load(folder.config), experiment, root)
         root.mkdir(parents=True, exist_ok=True)

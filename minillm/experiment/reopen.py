@@ -25,7 +25,9 @@ def _open(root: Path) -> tuple[RunFolder, configs.Experiment, Data, Setup]:
     data = load_data(experiment, folder.tokenizer)
     recorded = folders.read_json(folder.manifest)
     if data.sha256 != recorded["data_sha256"]:
-        raise UserError("the text differs from the run's", experiment.data.path or experiment.data.source, "put it back")
+        raise UserError(
+            "the text differs from the run's", experiment.data.path or experiment.data.source, "put it back"
+        )
     if data.tokenizer is not None and data.tokenizer.sha256 != recorded["tokenizer_sha256"]:
         raise UserError("this is not the run's tokenizer", str(folder.tokenizer), "put the run's own file back")
     return folder, experiment, data, make_setup(experiment, data.vocabulary)

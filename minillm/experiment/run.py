@@ -37,7 +37,7 @@ class Run(NamedTuple):
     show: Callable[[int, dict], None]  # progress: (step, line)
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """A signal stopped the run after it was saved."""
 
     def __init__(self, step: int, signal_number: int):
@@ -123,9 +123,7 @@ def _hooks(job: Run, frozen, stopping: Callable[[], bool]) -> loop.Hooks:
 
     def log(step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
         hashes = None if state is None else checkpoint.leaf_hashes(state.trainable)
-        line = provenance.record(
-            chain["last"], step, provenance.hash_arrays(batch), key_hash, metrics["loss"], hashes
-        )
+        line = provenance.record(chain["last"], step, provenance.hash_arrays(batch), key_hash, metrics["loss"], hashes)
         with folders.system_errors(folder.provenance):
             provenance.append(folder.provenance, line)
         chain["last"] = line["chain"]

@@ -119,7 +119,9 @@ def abstract_state(setup: Setup) -> tuple[State, Any]:
 
 def new_state(setup: Setup) -> tuple[State, Any]:
     """(state, frozen), each array born where it belongs."""
-    born = jax.jit(functools.partial(_born, setup.specs, setup.tuning, setup.optimizer), out_shardings=setup.shardings[:2])
+    born = jax.jit(
+        functools.partial(_born, setup.specs, setup.tuning, setup.optimizer), out_shardings=setup.shardings[:2]
+    )
     return born(setup.key)
 
 

