@@ -32,7 +32,7 @@ def read(source: str, path: str | None = None, text_key: str = "text", separator
     if source in PACKAGES:
         return [Document(name, text) for name, text in PACKAGES[source]()]
     if source not in FILES:
-        known = ", ".join([*FILES, *PACKAGES])
+        known = ", ".join([*FILES, *PACKAGES, "copy"])
         raise UserError(f"unknown source {source!r}", "data.source", f"known sources: {known}")
     if path is None:
         raise UserError(f"the source {source!r} needs a path", "data.path", "name the file to read")
