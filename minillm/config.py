@@ -255,7 +255,7 @@ def _known_keys(kind: type, location: Sequence) -> list[str]:
 
 def to_dict(config: Any) -> dict:
     """A dataclass as plain data without the keys that are None (TOML has no null)."""
-    strip = lambda value: {k: strip(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value  # noqa: E731
+    strip = lambda value: {k: strip(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
     return strip(dataclasses.asdict(config))
 
 

@@ -92,7 +92,7 @@ def test_prune_keeps_the_last_and_the_protected(tmp_path):
 
 
 def test_any_changed_character_breaks_the_chain(tmp_path):
-    path, chain = tmp_path / "log.jsonl", ""
+    path, chain = tmp_path / "log.jsonl", provenance.START
     for step in range(1, 6):
         line = provenance.record(chain, step, "b", "k", 1.0 / step, {"leaf": "h"} if step == 3 else None)
         provenance.append(path, line)

@@ -37,7 +37,7 @@ def test_no_position_sees_a_later_one(settings):
     config, weights = make(**settings)
     batch = {"tokens": tokens(1, 8), "index": jnp.arange(1)}
     x = gpt.embed(weights, batch, config)
-    hidden = lambda x: gpt.apply(weights, batch, config, embeddings=x).hidden[0].sum(-1)
+    hidden = lambda x: gpt.apply(weights, batch, config, embeddings=x).hidden[0] @ jnp.arange(1.0, 17.0)
     influence = jnp.abs(jax.jacobian(lambda x: jnp.square(hidden(x)))(x)[:, 0]).sum(-1)
     assert jnp.all(jnp.triu(influence, 1) == 0.0)
     assert jnp.all(influence[np.tril_indices(8)] > 0.0)

@@ -32,7 +32,7 @@ def copy_batch(
             strings[wrong, -1] = generator.integers(symbols, size=int(wrong.sum()))
             wrong = ((rest + strings[:, -1]) % 4 == 0) != held_out
     strings = strings.astype(np.int32) + FIRST
-    column = lambda value: np.full((batch_size, 1), value, np.int32)  # noqa: E731
+    column = lambda value: np.full((batch_size, 1), value, np.int32)
     rows = np.concatenate([column(BEGIN), strings, column(SEPARATOR), strings, column(END)], axis=1)
     weights = np.zeros((batch_size, rows.shape[1] - 1), np.float32)
     weights[:, length + 1 :] = 1.0

@@ -93,7 +93,7 @@ def _copy_task(experiment: Experiment) -> Data:
     def evaluation(split: str) -> list[dict]:
         return [make(train.seed, step, split="validation") for step in range(8)]
 
-    batch = lambda step: make(train.seed, step, split="train")  # noqa: E731
+    batch = lambda step: make(train.seed, step, split="train")
     digest = hashlib.sha256(f"copy {section.copy_length} {section.symbols}".encode()).hexdigest()
     return Data(vocabulary_size(experiment), None, batch, evaluation, {}, {}, {}, digest)
 

@@ -26,7 +26,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     if experiment.data.source == "copy":
         length = 2 * experiment.data.copy_length + 2
     state, frozen = abstract_state(setup)
-    shape = lambda kind: jax.ShapeDtypeStruct((rows, length), kind, sharding=setup.shardings[2])  # noqa: E731
+    shape = lambda kind: jax.ShapeDtypeStruct((rows, length), kind, sharding=setup.shardings[2])
     batch = {"tokens": shape(jnp.int32), "targets": shape(jnp.int32), "weights": shape(jnp.float32),
              "index": jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=setup.shardings[2])}  # fmt: skip
     key = jax.eval_shape(lambda: jax.random.key(0))

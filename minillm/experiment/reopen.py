@@ -17,7 +17,7 @@ from minillm.experiment.setup import Setup, make_setup, new_state
 from minillm.training import checkpoint, provenance
 
 
-def _open(root: Path) -> tuple[RunFolder, configs.Experiment, Data, Setup]:
+def _open(root: Path) -> tuple[RunFolder, Data, Setup]:
     folder = folders.existing(root)
     experiment = configs.load(folder.config)
     if experiment.data.source != "copy" and not folder.tokenizer.exists():
@@ -30,7 +30,7 @@ def _open(root: Path) -> tuple[RunFolder, configs.Experiment, Data, Setup]:
         )
     if data.tokenizer is not None and data.tokenizer.sha256 != recorded["tokenizer_sha256"]:
         raise UserError("this is not the run's tokenizer", str(folder.tokenizer), "put the run's own file back")
-    return folder, experiment, data, make_setup(experiment, data.vocabulary)
+    return folder, data, make_setup(experiment, data.vocabulary)
 
 
 def _newest(folder: RunFolder) -> int:
@@ -42,7 +42,7 @@ def _newest(folder: RunFolder) -> int:
 
 def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     """Continuations of prompts. Raises: UserError where the prompt does not fit or the run has no tokenizer."""
-    folder, experiment, data, setup = _open(root)
+    folder, data, setup = _open(root)
     if data.tokenizer is None:
         raise UserError("the copy task has no text to sample", str(root), "use `minillm eval`")
     state, frozen, _ = restore(folder, setup, _newest(folder))
@@ -59,7 +59,7 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
 
 def evaluate(root: Path, split: str) -> dict[str, Any]:
     """Metrics of the newest checkpoint on a split."""
-    folder, experiment, data, setup = _open(root)
+    folder, data, setup = _open(root)
     if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
     step = _newest(folder)
@@ -89,7 +89,7 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
 
 def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Checks all checkpoints and the log's chain, then trains again from step 0 and compares line by line."""
-    folder, experiment, data, setup = _open(root)
+    folder, data, setup = _open(root)
     for step in checkpoint.steps(folder.checkpoints):
         checkpoint.verify(folder.checkpoints / f"step_{step:08d}")
     recorded = provenance.read(folder.provenance)[:steps]
@@ -97,7 +97,7 @@ def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[st
         raise UserError("no step is recorded", str(folder.provenance), "run the experiment first")
     state, frozen = new_state(setup)
     key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
-    chain = ""
+    chain = provenance.START
     for line in recorded:
         step = line["step"]
         batch = data.batch(step - 1)

@@ -118,7 +118,7 @@ def _hooks(job: Run, frozen, stopping: Callable[[], bool]) -> loop.Hooks:
     train, folder, setup = job.experiment.train, job.folder, job.setup
     key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
     validation = job.data.evaluation("validation")[: train.evaluate_batches]
-    chain = {"last": _last_chain(folder)}
+    chain = {"last": provenance.last_chain(provenance.read(folder.provenance) if folder.provenance.exists() else [])}
     tokens = train.batch_size * example_length(job.experiment)
 
     def log(step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
@@ -148,7 +148,7 @@ def _hooks(job: Run, frozen, stopping: Callable[[], bool]) -> loop.Hooks:
         checkpoint.save(folder.checkpoints, step, state, progress._asdict())
         checkpoint.prune(folder.checkpoints, train.keep_last, [progress.best_step] if train.keep_best else [])
 
-    place = lambda batch: jax.device_put(batch, setup.shardings[2])  # noqa: E731
+    place = lambda batch: jax.device_put(batch, setup.shardings[2])
     return loop.Hooks(job.data.batch, place, log, evaluate, save, stopping)
 
 
@@ -187,11 +187,6 @@ def tree_hash(tree) -> str:
     """One hash over the hashes of all leaves."""
     hashes = checkpoint.leaf_hashes(tree)
     return hashlib.sha256("".join(f"{path}={hashes[path]};" for path in sorted(hashes)).encode()).hexdigest()
-
-
-def _last_chain(folder: RunFolder) -> str:
-    lines = provenance.read(folder.provenance) if folder.provenance.exists() else []
-    return lines[-1]["chain"] if lines else ""
 
 
 def _write_manifest(job: Run) -> None:

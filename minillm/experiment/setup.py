@@ -65,7 +65,7 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     trainable_specs = tuning.specs(specs)
     optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
     batch = sharding.batch_sharding(mesh)
-    constrain = lambda part: jax.lax.with_sharding_constraint(part, batch)  # noqa: E731
+    constrain = lambda part: jax.lax.with_sharding_constraint(part, batch)
     gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, constrain)
     shardings = state_shardings(specs, tuning, optimizer, mesh, sharding.RULES[experiment.mesh.rules])
     copies = sharding.replicated(mesh)
@@ -113,7 +113,7 @@ def state_shardings(specs, tuning: Tuning, optimizer, mesh, rules) -> tuple[Stat
 def abstract_state(setup: Setup) -> tuple[State, Any]:
     """(state, frozen) as shapes, types and shardings: a checkpoint's template."""
     shapes = jax.eval_shape(lambda: _born(setup.specs, setup.tuning, setup.optimizer, jax.random.key(0)))
-    attach = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # noqa: E731
+    attach = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     return tuple(jax.tree.map(attach, tree, place) for tree, place in zip(shapes, setup.shardings[:2], strict=True))
 
 

@@ -24,6 +24,9 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
 
+WHOLE = Sampling()
+
+
 def filter_logits(logits: Float[Array, "batch vocab"], sampling: Sampling) -> Float[Array, "batch vocab"]:
     """Tempers the logits and sets those outside the top k (Fan et al. 2018) and the nucleus (Holtzman et al. 2020) to -inf.
 
@@ -80,7 +83,7 @@ def bucket_size(length: int, context: int, tokens: int) -> int:
 
 
 def generate(
-    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, key, sampling=Sampling(), stop=()
+    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, key, sampling=WHOLE, stop=()
 ) -> list[list[int]]:
     """Continues each prompt (at least one id) by up to `tokens` ids; a row ends before its first stop id.
 

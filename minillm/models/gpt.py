@@ -173,7 +173,7 @@ def init_carry(params: Params, batch: Batch, config: Config, length: int) -> dic
         raise ValueError(f"a cache of {length} tokens is longer than the context of {config.context}")
     rows = batch["tokens"].shape[0]
     shape = (rows, length, config.heads, config.width // config.heads)
-    empty = lambda: jnp.zeros(shape, jnp.dtype(config.dtype))  # noqa: E731  (a new array each: donation needs distinct ones)
+    empty = lambda: jnp.zeros(shape, jnp.dtype(config.dtype))
     cache = tuple({"key": empty(), "value": empty()} for _ in range(config.layers))
     return {"cache": cache, "index": jnp.zeros((rows,), jnp.int32)}
 

@@ -54,7 +54,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
         decay = optax.constant_schedule(peak)
     else:
         start = max(warmup, 1)
-        decay = lambda step: peak * (start / (step + start)) ** 0.5  # noqa: E731
+        decay = lambda step: peak * (start / (step + start)) ** 0.5
     if warmup == 0:
         return decay
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), decay], [warmup])

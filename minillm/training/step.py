@@ -83,10 +83,15 @@ def make_train_step(
         trainable, extra = optax.apply_updates(state.trainable, updates), sums.extra
         if tuning.update is not None:
             trainable, extra = tuning.update(trainable, extra, gradients, state.step)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)} | means(sums)
+        metrics = {"loss": loss, "gradient_norm": global_norm(gradients)} | means(sums)
         return State(state.step + 1, trainable, optimizer_state, extra), metrics
 
     return train_step
+
+
+def global_norm(tree) -> jax.Array:
+    """The Euclidean norm over all leaves as one vector."""
+    return jnp.sqrt(sum(jnp.square(leaf.astype(jnp.float32)).sum() for leaf in jax.tree.leaves(tree)))
 
 
 def means(sums: Sums) -> dict:
