@@ -1,0 +1,1 @@
+"""The course: map of sections, runner and grader of lessons."""
