@@ -68,7 +68,7 @@ def train(texts: Sequence[str], vocabulary: int, kind: str, *, byte_fallback: bo
             sentence_iterator=iter(_sentences(texts)), model_writer=model, vocab_size=vocabulary, model_type=kind,
             byte_fallback=byte_fallback, character_coverage=0.9995 if byte_fallback else 1.0,
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-            user_defined_symbols=["\n"], pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
+            user_defined_symbols=["\n"], required_chars="▁", pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
             num_threads=1, max_sentence_length=4 * LONGEST + 4, minloglevel=2, hard_vocab_limit=True,
         )  # fmt: skip
     except (RuntimeError, OSError) as error:
