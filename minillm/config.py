@@ -148,15 +148,17 @@ class SampleConfig:
     __pydantic_config__ = STRICT
 
     prompts: tuple[str, ...] = ("",)
-    tokens: int = 100
+    tokens: int = 100  # new ones per prompt, or fewer where the context ends
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
 
     def __post_init__(self):
-        if self.tokens < 1:
-            raise ValueError(f"tokens must be at least 1, got {self.tokens}")
+        if not self.prompts or self.tokens < 1:
+            raise ValueError(
+                f"at least one prompt and one token, got {len(self.prompts)} prompts, {self.tokens} tokens"
+            )
         if self.temperature < 0.0:
             raise ValueError(f"temperature must not be negative (0 is greedy), got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
@@ -196,6 +198,10 @@ class Experiment:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
+
+    def __post_init__(self):
+        if not self.name or Path(self.name).name != self.name:
+            raise ValueError(f"name must be one folder's name, got {self.name!r}")
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:

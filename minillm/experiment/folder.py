@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,27 +51,41 @@ def existing(root: Path) -> RunFolder:
     return folder
 
 
-def create(root: Path, experiment: configs.Experiment, resume: bool) -> RunFolder:
-    """Makes or reopens the folder of a run and writes its resolved config. Raises: UserError, having changed nothing."""
+@contextlib.contextmanager
+def writing(root: Path, experiment: configs.Experiment, resume: bool) -> Iterator[RunFolder]:
+    """The folder of a run, new or reopened, for one process at a time; its resolved config is written.
+
+    Raises: UserError, having changed nothing.
+    """
     folder = RunFolder(root)
     with system_errors(root):
         if root.exists() and not root.is_dir():
             raise UserError("this is a file, a folder was expected", str(root), "choose another --out")
         names = {p.name for p in root.iterdir()} if root.exists() else set()
-        known = {name for name in names if not name.startswith(".")}
-        if known and not folder.config.is_file():
-            raise UserError(
-                "the folder is not empty and not a run", str(root), "choose an empty or new folder with --out"
-            )
-        if known and not resume:
-            raise UserError(
-                "the folder holds a run already", str(root), "add --resume to go on, or choose another --out"
-            )
+    known = {name for name in names if not name.startswith(".")}
+    if known and not folder.config.is_file():
+        raise UserError("the folder is not empty and not a run", str(root), "choose an empty or new folder with --out")
+    if known and not resume:
+        raise UserError("the folder holds a run already", str(root), "add --resume to go on, or choose another --out")
+    with system_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
         if known:
             _refuse_changes(configs.load(folder.config), experiment, root)
-        root.mkdir(parents=True, exist_ok=True)
         replace_file(folder.config, configs.to_toml(experiment).encode())
-    return folder
+        yield folder
+
+
+@contextlib.contextmanager
+def undone_on_failure(folder: RunFolder) -> Iterator[None]:
+    """A run that cannot even begin leaves the disk as it was: what this block wrote into a new folder goes again."""
+    before = {path.name for path in folder.root.iterdir()} - {folder.config.name, folder.lock.name}
+    try:
+        yield
+    except BaseException:
+        if not before:
+            shutil.rmtree(folder.root, ignore_errors=True)
+        raise
 
 
 def _refuse_changes(old: configs.Experiment, new: configs.Experiment, root: Path) -> None:
@@ -167,11 +182,6 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def default_root(experiment_name: str) -> Path:
-    """Where a run goes without --out."""
-    return Path("runs") / experiment_name
 
 
 def command_line() -> list[str]:

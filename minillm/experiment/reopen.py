@@ -2,35 +2,50 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from minillm import config as configs
+from minillm.data import tokenizer
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
 from minillm.experiment import results
-from minillm.experiment.data import Data, load_data
+from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.run import restore
 from minillm.experiment.setup import Setup, make_setup, new_state
 from minillm.training import checkpoint, provenance
 
 
-def _open(root: Path) -> tuple[RunFolder, Data, Setup]:
+class Opened(NamedTuple):
+    """A run that exists: its folder, config, tokenizer (None for the copy task) and setup, but not its text."""
+
+    folder: RunFolder
+    experiment: configs.Experiment
+    tokenizer: tokenizer.Tokenizer | None
+    setup: Setup
+
+
+def open_run(root: Path) -> Opened:
+    """Raises: UserError where it is no run, or where its tokenizer is missing, damaged or another's."""
     folder = folders.existing(root)
     experiment = configs.load(folder.config)
-    if experiment.data.source != "copy" and not folder.tokenizer.exists():
-        raise UserError("the run has no tokenizer yet", str(root), "finish it with `minillm run ... --resume`")
-    data = load_data(experiment, folder.tokenizer)
-    recorded = folders.read_json(folder.manifest)
-    if data.sha256 != recorded["data_sha256"]:
-        raise UserError(
-            "the text differs from the run's", experiment.data.path or experiment.data.source, "put it back"
-        )
-    if data.tokenizer is not None and data.tokenizer.sha256 != recorded["tokenizer_sha256"]:
+    if experiment.data.source == "copy":
+        return Opened(folder, experiment, None, make_setup(experiment, vocabulary_size(experiment)))
+    pieces = tokenizer.load(folder.tokenizer)
+    if pieces.sha256 != folders.read_json(folder.manifest)["tokenizer_sha256"]:
         raise UserError("this is not the run's tokenizer", str(folder.tokenizer), "put the run's own file back")
-    return folder, data, make_setup(experiment, data.vocabulary)
+    return Opened(folder, experiment, pieces, make_setup(experiment, pieces.vocabulary))
+
+
+def read_data(opened: Opened) -> Data:
+    """The run's text once more. Raises: UserError where it is not the text that the run was trained on."""
+    data = load_data(opened.experiment, opened.folder.tokenizer)
+    if data.sha256 != folders.read_json(opened.folder.manifest)["data_sha256"]:
+        source = opened.experiment.data.path or opened.experiment.data.source
+        raise UserError("the text differs from the run's", source, "put it back, or use the Python of the run")
+    return data
 
 
 def _newest(folder: RunFolder) -> int:
@@ -42,26 +57,20 @@ def _newest(folder: RunFolder) -> int:
 
 def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     """Continuations of prompts. Raises: UserError where the prompt does not fit or the run has no tokenizer."""
-    folder, data, setup = _open(root)
-    if data.tokenizer is None:
+    folder, _, pieces, setup = open_run(root)
+    if pieces is None:
         raise UserError("the copy task has no text to sample", str(root), "use `minillm eval`")
     state, frozen, _ = restore(folder, setup, _newest(folder))
-    longest = max(len(results.encode_prompt(data.tokenizer, prompt)) for prompt in settings.prompts)
-    if longest + settings.tokens > setup.config.context:
-        raise UserError(
-            f"prompt of {longest} tokens + {settings.tokens} new ones do not fit into the context of {setup.config.context}",
-            "--prompt, --tokens",
-            f"use a shorter prompt or at most {max(setup.config.context - longest, 0)} tokens",
-        )
     params = setup.tuning.attach(state.trainable, frozen)
-    return results.draw_samples(setup, params, data.tokenizer, settings.prompts, settings)
+    return results.draw_samples(setup, params, pieces, settings)
 
 
 def evaluate(root: Path, split: str) -> dict[str, Any]:
     """Metrics of the newest checkpoint on a split."""
-    folder, data, setup = _open(root)
     if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
+    folder, _, _, setup = opened = open_run(root)
+    data = read_data(opened)
     step = _newest(folder)
     state, frozen, _ = restore(folder, setup, step)
     found = results.evaluate(setup, state.trainable, frozen, data.evaluation(split))
@@ -89,7 +98,8 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
 
 def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Checks all checkpoints and the log's chain, then trains again from step 0 and compares line by line."""
-    folder, data, setup = _open(root)
+    folder, _, _, setup = opened = open_run(root)
+    data = read_data(opened)
     for step in checkpoint.steps(folder.checkpoints):
         checkpoint.verify(folder.checkpoints / f"step_{step:08d}")
     recorded = provenance.read(folder.provenance)[:steps]

@@ -1,12 +1,13 @@
 """What a run is judged by: held-out likelihood, classical baselines of the same run, and samples."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from minillm.config import Experiment
+from minillm.config import Experiment, SampleConfig
 from minillm.errors import UserError
 from minillm.evaluation import compression, ngram
 from minillm.experiment.data import Data
@@ -50,21 +51,24 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
     return results
 
 
-def encode_prompt(data_tokenizer: Any, prompt: str) -> list[int]:
-    """bos and the prompt's tokens. Raises: UserError for a character that the tokenizer cannot write."""
-    ids = data_tokenizer.encode(prompt)
-    if data_tokenizer.unk in ids:
-        raise UserError("the prompt has characters that the tokenizer does not know", "--prompt", "leave them out")
-    return [data_tokenizer.bos, *ids]
+def encode_prompts(tokenizer: Any, prompts: Sequence[str], context: int) -> list[list[int]]:
+    """bos and each prompt's tokens. Raises: UserError where one is unknown, or leaves no room in the context."""
+    encoded = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if tokenizer.unk in ids:
+            strange = sorted({c for c in prompt if tokenizer.unk in tokenizer.encode(c)})
+            raise UserError(f"the tokenizer does not know {' '.join(map(repr, strange))}", "prompt", "leave them out")
+        if len(ids) >= context:
+            raise UserError(f"a prompt of {len(ids)} tokens fills the context of {context}", "prompt", "shorten it")
+    return encoded
 
 
-def draw_samples(setup: Setup, params, tokenizer: Any, prompts, settings) -> list[dict[str, str]]:
-    """One continuation per prompt; `settings` has tokens, temperature, top_k, top_p and seed."""
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+def draw_samples(setup: Setup, params, tokenizer: Any, settings: SampleConfig) -> list[dict[str, str]]:
+    """One continuation per prompt. Raises: UserError where prompt and continuation do not fit into the context."""
+    encoded = encode_prompts(tokenizer, settings.prompts, setup.config.context)
     sampling = Sampling(settings.temperature, settings.top_k or 0, settings.top_p or 1.0)
-    room = setup.config.context - max(map(len, encoded))
     rows = generate(
-        setup.module, setup.config, params, encoded, min(settings.tokens, max(room, 1)),
+        setup.module, setup.config, params, encoded, settings.tokens,
         key=jax.random.key(settings.seed), sampling=sampling, stop=(tokenizer.eos,),
     )  # fmt: skip
-    return [{"prompt": prompt, "text": tokenizer.decode(row)} for prompt, row in zip(prompts, rows, strict=True)]
+    return [{"prompt": p, "text": tokenizer.decode(row)} for p, row in zip(settings.prompts, rows, strict=True)]

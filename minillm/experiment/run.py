@@ -5,6 +5,7 @@ the restored step always leaves exactly the lines of the straight run.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import signal
@@ -48,14 +49,15 @@ class Stopped(Exception):
 def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
     make_setup_checks(experiment)
-    folder = folders.create(root, experiment, resume)
-    with folders.locked(folder):
-        data = load_data(experiment, folder.tokenizer)
-        setup = make_setup(experiment, data.vocabulary)
-        job = Run(experiment, folder, data, setup, say, show)
-        _describe(job)
-        _write_manifest(job)
-        state, frozen, progress = restore_or_start(job)
+    with folders.writing(root, experiment, resume) as folder:
+        with folders.undone_on_failure(folder):
+            data = load_data(experiment, folder.tokenizer)
+            job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
+            if data.tokenizer is not None:
+                results.encode_prompts(data.tokenizer, experiment.sample.prompts, job.setup.config.context)
+            _describe(job)
+            _write_manifest(job)
+            state, frozen, progress = restore_or_start(job)
         state, progress = _train(job, state, frozen, progress)
         return finish(job, state, frozen, progress)
 
@@ -176,11 +178,16 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     samples = []
     if job.data.tokenizer is not None:
         params = job.setup.tuning.attach(state.trainable, frozen)
-        samples = results.draw_samples(
-            job.setup, params, job.data.tokenizer, job.experiment.sample.prompts, job.experiment.sample
-        )
+        samples = results.draw_samples(job.setup, params, job.data.tokenizer, sample_settings(job))
     write.write_results(job.folder, job.experiment, job.setup, samples, summary)
     return summary
+
+
+def sample_settings(job: Run) -> configs.SampleConfig:
+    """The [sample] section, with as many new tokens as the context leaves room for."""
+    settings, context = job.experiment.sample, job.setup.config.context
+    longest = max(map(len, results.encode_prompts(job.data.tokenizer, settings.prompts, context)), default=1)
+    return dataclasses.replace(settings, tokens=min(settings.tokens, context - longest))
 
 
 def tree_hash(tree) -> str:

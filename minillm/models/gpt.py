@@ -24,7 +24,7 @@ CAPTURES = ("attention", "hidden")
 class Config:
     """GPT's own settings; `vocabulary` comes from the tokenizer."""
 
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
 
     vocabulary: int
     context: int = 256  # longest sequence, in tokens

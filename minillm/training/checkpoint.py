@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Any) -> Path:
         integrity.sync_tree(temporary)
         _install(temporary, target)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         reason = _system_error(error)
         if reason is None:
             raise
@@ -162,6 +163,15 @@ def _locate(folder: Path, step: int) -> Path:
             return path
     known = ", ".join(map(str, steps(folder))) or "none"
     raise UserError(f"no checkpoint of step {step}; there are: {known}", folder, "choose one of these steps")
+
+
+def _remove(folder: Path) -> None:
+    """Delete what a failed save wrote; Orbax's other writers may still add files for a moment after one has failed."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _clean(folder: Path) -> None:

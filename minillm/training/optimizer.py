@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import jax.numpy as jnp
 import optax
 
 
@@ -10,7 +11,7 @@ import optax
 class OptimizerConfig:
     """Settings of the optimizer; steps count updates, not examples."""
 
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
 
     name: Literal["sgd", "momentum", "adam", "adamw", "adafactor"] = "adamw"
     learning_rate: float = 1e-3  # the peak, after warm-up
@@ -54,7 +55,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
         decay = optax.constant_schedule(peak)
     else:
         start = max(warmup, 1)
-        decay = lambda step: peak * (start / (step + start)) ** 0.5
+        decay = lambda step: peak * (start / (jnp.maximum(step, 0) + start)) ** 0.5  # optax asks below 0 in warm-up
     if warmup == 0:
         return decay
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), decay], [warmup])
