@@ -13,9 +13,14 @@ from minillm.errors import UserError
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False, help="Transformers from scratch in JAX: read it, run it, prove it.")  # fmt: skip
 
+lessons = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="The course: list it, run a lesson, check your exercises.",
+                      epilog="Example: `minillm lessons check 02 --hints`")  # fmt: skip
+app.add_typer(lessons, name="lessons")
+
 Config = Annotated[Path, typer.Argument(help="A TOML file, for example configs/quickstart.toml")]
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run")]
 Set = Annotated[list[str], typer.Option("--set", help="section.key=value, over the file's value; may be repeated")]
+Number = Annotated[str, typer.Argument(metavar="N", help="The number of a lesson, 2 or 02")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 
 
@@ -155,6 +160,43 @@ def fetch(
         return
     path = str(fetching.fetch(name))
     _print({"name": name, "path": path}, as_json, lambda: typer.echo(path))
+
+
+@lessons.command("list", epilog="Example: `minillm lessons list`")
+def lessons_list(as_json: Json = False) -> None:
+    """All lessons, written or planned, and how far you are."""
+    from minillm.course import commands, display
+
+    rows = commands.list_lessons()
+    _print(rows, as_json, lambda: display.lessons(rows))
+
+
+@lessons.command("run", epilog="Example: `minillm lessons run 02`")
+def lessons_run(number: Number, as_json: Json = False) -> None:
+    """Run a lesson; its figures and numbers lie under runs/lessons."""
+    from minillm.course import commands
+
+    code, numbers = commands.run_lesson(number, quiet=as_json)
+    if code:
+        raise SystemExit(code)
+    _print(numbers, as_json, lambda: None)
+
+
+@lessons.command("check", epilog="Example: `minillm lessons check 02 my_solutions.py --hints`")
+def lessons_check(
+    number: Number,
+    file: Annotated[Path | None, typer.Argument(help="Your file; default lessons/exercises/NN_name.py")] = None,
+    hints: Annotated[bool, typer.Option("--hints", help="Show the hints of what is not passed")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check your exercises. Your file runs here as any program of yours would: this is not a sandbox."""
+    prepare()
+    from minillm.course import commands, display
+
+    found = commands.check_lesson(number, file, hints, quiet=as_json)
+    _print(found, as_json, lambda: display.outcomes(found))
+    if found["passed"] < len(found["exercises"]):
+        raise SystemExit(1)
 
 
 def _print(result: Any, as_json: bool, show: Any) -> None:
