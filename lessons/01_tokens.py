@@ -91,9 +91,8 @@ merges = naive_bpe(WORDS, merges=4)
 assert merges == [(("h", "e"), 11), (("t", "he"), 9), (("the", "n"), 3), (("he", "n"), 2)]
 
 # %% [markdown]
-# New text is *encoded* by the merges in the order in which they were learned. The library trains the same with
-# SentencePiece: 4 control symbols, newline, space, 4 letters and 4 merges are a vocabulary of 14. Both must agree on
-# strings over these letters that were never seen.
+# New text is *encoded* by the merges in the order in which they were learned. SentencePiece trains the same (4 control
+# symbols, newline, space, 4 letters, 4 merges: 14 ids) and must agree on strings that were never seen.
 
 # %%
 from minillm.course.record import figure_path, report
@@ -146,8 +145,8 @@ documents, cleaning = clean.clean(corpora.read("python-docs"), normalization="NF
 texts = [d.text for d in clean.split(documents, validation=0.1, test=0.0, seed=0).train]
 tokenizer.train(texts, 1024, "bpe", model_file=figure_path("01", "english.model"))
 english, default, lines = tokenizer.load(figure_path("01", "english.model")), io.BytesIO(), "\n".join(texts).split("\n")
-quiet = {"vocab_size": 1024, "minloglevel": 2}
-sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=default, **quiet)
+train_default = sentencepiece.SentencePieceTrainer.train
+train_default(sentence_iterator=iter(lines), model_writer=default, vocab_size=1024, minloglevel=2)
 default = sentencepiece.SentencePieceProcessor(model_proto=default.getvalue())
 for text in ("if x:\n    return y", " x² ﬁ"):
     print(f"{text!r} -> defaults {default.decode(default.encode(text))!r}")
