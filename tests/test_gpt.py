@@ -38,7 +38,7 @@ def test_no_position_sees_a_later_one(settings):
     batch = {"tokens": tokens(1, 8), "index": jnp.arange(1)}
     x = gpt.embed(weights, batch, config)
     hidden = lambda x: gpt.apply(weights, batch, config, embeddings=x).hidden[0] @ jnp.arange(1.0, 17.0)
-    influence = jnp.abs(jax.jacobian(lambda x: jnp.square(hidden(x)))(x)[:, 0]).sum(-1)
+    influence = jnp.abs(jax.jit(jax.jacobian(lambda x: jnp.square(hidden(x))))(x)[:, 0]).sum(-1)
     assert jnp.all(jnp.triu(influence, 1) == 0.0)
     assert jnp.all(influence[np.tril_indices(8)] > 0.0)
 
@@ -74,7 +74,7 @@ def test_scan_and_remat_change_nothing(settings):
     other, _ = make(**settings)
     batch = batch_of(tokens(), jnp.ones((2, 31)))
     loss = lambda config: lambda w: causal(bind(gpt, config), w, batch).sums["loss"]
-    a, b = jax.grad(loss(config))(weights), jax.grad(loss(other))(weights)
+    a, b = jax.jit(jax.grad(loss(config)))(weights), jax.jit(jax.grad(loss(other)))(weights)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4, rtol=1e-4), a, b)
 
 
@@ -88,7 +88,7 @@ def test_fast_attention_equals_plain(length, packed):
     plain = lambda q: attention.dot_product_attention(q, k, v, mask)
     fast = lambda q: attention.causal_attention(q, k, v, segments)
     np.testing.assert_allclose(fast(q), plain(q), atol=1e-6)
-    gradients = [jax.grad(lambda q, f=f: jnp.square(f(q)).sum())(q) for f in (plain, fast)]
+    gradients = [jax.jit(jax.grad(lambda q, f=f: jnp.square(f(q)).sum()))(q) for f in (plain, fast)]
     np.testing.assert_allclose(*gradients, atol=1e-5)
 
 
@@ -110,8 +110,8 @@ def test_accumulation_equals_the_full_batch(settings):
     mask = jax.random.bernoulli(jax.random.key(3), 0.6, (8, 15)).astype(jnp.float32).at[2].set(0.0)
     batch, key = batch_of(tokens(8, 16), mask), jax.random.key(7)
     gradient = make_gradient(causal, bind(gpt, config), full(), {})
-    whole, sums = gradient(weights, {}, {}, batch, key)
-    parts, added = accumulate(gradient, 4)(weights, {}, {}, batch, key)
+    whole, sums = jax.jit(gradient)(weights, {}, {}, batch, key)
+    parts, added = jax.jit(accumulate(gradient, 4))(weights, {}, {}, batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, parts)
     np.testing.assert_allclose(sums.sums["loss"], added.sums["loss"], rtol=1e-6)
 
@@ -155,7 +155,9 @@ def test_bfloat16_keeps_float32_parameters_and_gradients():
     config, weights = make(dtype="bfloat16")
     exact, _ = make()
     batch = batch_of(tokens(), jnp.ones((2, 31)))
-    gradient = make_gradient(causal, bind(gpt, config), full(), {})(weights, {}, {}, batch, jax.random.key(0))[0]
+    gradient = jax.jit(make_gradient(causal, bind(gpt, config), full(), {}))(weights, {}, {}, batch, jax.random.key(0))[
+        0
+    ]
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
     hidden = gpt.apply(weights, batch, config).hidden
     assert hidden.dtype == jnp.bfloat16
@@ -177,11 +179,14 @@ def test_a_leaf_does_not_depend_on_other_rows():
 def test_greedy_generation_equals_the_uncached_model(prompts):
     config, weights = make()
     found = generate(gpt, config, weights, prompts, 10, key=jax.random.key(0), sampling=Sampling(0.0))
+    uncached = jax.jit(
+        lambda ids: gpt.logits(weights, gpt.apply(weights, {"tokens": ids}, config).hidden)[0].argmax(-1)
+    )
     for prompt, row in zip(prompts, found, strict=True):
         ids = list(prompt)
         for _ in range(10):
-            hidden = gpt.apply(weights, {"tokens": jnp.array([ids])}, config).hidden
-            ids.append(int(gpt.logits(weights, hidden)[0, -1].argmax()))
+            padded = jnp.array([ids + [0] * (32 - len(ids))])  # causal: what follows changes nothing
+            ids.append(int(uncached(padded)[len(ids) - 1]))
         assert row == ids[len(prompt) :]
 
 
@@ -202,12 +207,8 @@ def test_filtering_keeps_the_top_k_and_the_nucleus():
     assert kept(top_k=2) == [True, True, False, False]
     assert kept(top_p=0.5) == [True, False, False, False]
     assert kept(top_p=0.79) == [True, True, False, False]
-    assert kept(top_k=3, top_p=0.9) == [True, True, True, False] or kept(top_k=3, top_p=0.9) == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert kept(top_k=3, top_p=0.9) == [True, True, True, False]  # of the three: 0.526, 0.316, 0.158
+    assert kept(top_k=3, top_p=0.8) == [True, True, False, False]
 
 
 def test_stop_token_ends_a_row():
