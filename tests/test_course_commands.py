@@ -111,7 +111,7 @@ def test_check_tells_each_exercise(school, minillm):
     code, out, _ = minillm("check", "02")
     assert code == 1
     assert out.count("not started yet") == 2
-    assert "02_counting.py line 4" in out
+    assert "(lessons/exercises/02_counting.py line 4)" in out
     (school / "mine.py").write_text(RIGHT, encoding="utf8")
     code, out, _ = minillm("check", "2", "mine.py", "--hints")
     assert (code, out.count(": passed"), "hint" in out) == (0, 2, False)

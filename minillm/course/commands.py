@@ -64,7 +64,8 @@ def check_lesson(number: str, file: Path | None, with_hints: bool, quiet: bool) 
     """
     root = plan.find_root()
     lesson = plan.read(root).written(number)
-    path = file or root / "lessons" / "exercises" / f"{lesson.stem}.py"
+    own = root / "lessons" / "exercises" / f"{lesson.stem}.py"
+    path = file or (own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
     checks = _checks(root, lesson)
     with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
         outcomes = grade.grade(grade.load(path), path, checks.CHECKS)
