@@ -29,7 +29,7 @@ def minillm(*arguments, cwd=None):
 
 def outcome(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in lines]
+    metrics = [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second", "seconds_left")} for line in lines]
     summary = json.loads((folder / "summary.json").read_text())
     return summary["parameter_hash"], metrics, (folder / "provenance.jsonl").read_bytes()
 

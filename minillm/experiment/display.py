@@ -1,7 +1,6 @@
 """What a person sees in the terminal: progress, tables."""
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,7 @@ def watch(steps: int, quiet: bool) -> Iterator[tuple]:
             if "validation_loss" in line:
                 bar.print(plain(step, steps, line), highlight=False, markup=False)
             else:
-                bar.update(
-                    task, completed=step, news=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s"
-                )
+                bar.update(task, completed=step, news=news(line))
 
         yield (lambda text: bar.print(text, highlight=False, markup=False)), show
 
@@ -44,19 +41,28 @@ def plain(step: int, steps: int, line: dict) -> str:
         if "validation_bits_per_character" in line:
             text += f", {line['validation_bits_per_character']:.3f} bits per character"
         return text + f", accuracy {line['validation_accuracy']:.1%}"
-    left = line["time"] / step * (steps - step)
-    return (f"step {step}/{steps}: loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s, "
-            f"{left:.0f} s left")  # fmt: skip
+    left = f", {line['seconds_left']:.0f} s left" if "seconds_left" in line else ""
+    return f"step {step}/{steps}: {news(line)}{left}"
+
+
+def news(line: dict) -> str:
+    """Loss and speed."""
+    if "tokens_per_second" not in line:
+        return f"loss {line['loss']:.4f} after {line['time']:.1f} s, compilation included"
+    return f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s"
 
 
 def summary(found: dict, root: Path) -> None:
     """The model beside its baselines, and where everything lies."""
-    table = Table(title="Held-out text: lower is better")
-    for column in ("", "loss (nats/token)", "perplexity", "bits per character"):
-        table.add_column(column, justify="left" if not column else "right")
     rows = {"this model": found["validation"], **found["baselines"]}
-    for name, row in sorted(rows.items(), key=lambda item: item[1].get("bits_per_character", math.inf)):
-        cells = [_number(row.get(key)) for key in ("loss", "perplexity", "bits_per_character")]
+    columns = {"loss": ("loss (nats/token)", ".3f"), "perplexity": ("perplexity", ",.2f"),
+               "bits_per_character": ("bits per character", ".3f")}  # fmt: skip
+    columns = {key: column for key, column in columns.items() if any(key in row for row in rows.values())}
+    table = Table(title="Held-out text: lower is better")
+    for title in ("", *(title for title, _ in columns.values())):
+        table.add_column(title, justify="right" if title else "left")
+    for name, row in sorted(rows.items(), key=lambda item: item[1].get("bits_per_character", item[1].get("loss", 0.0))):
+        cells = (format(row[key], form) if key in row else "" for key, (_, form) in columns.items())
         table.add_row(name, *cells, style="bold" if name == "this model" else None)
     console = Console()
     console.print(table)

@@ -36,10 +36,15 @@ def describe_likelihood(nll: float, tokens: float, data: Data, split: str) -> di
 
 
 def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[str, float]]:
-    """Unigram, interpolated Kneser-Ney n-grams over the same tokens, and xz over the same characters."""
-    results: dict[str, dict[str, float]] = {}
+    """Unigram, interpolated Kneser-Ney n-grams over the same tokens, and xz over the same characters.
+
+    For the copy task: what one expects who knows everything but the string, n symbols and then the end.
+    """
     if not data.texts:
-        return results
+        n = experiment.data.copy_length
+        loss = n / (n + 1) * math.log(experiment.data.symbols)
+        return {"guessing": {"loss": loss, "perplexity": math.exp(loss)}}
+    results: dict[str, dict[str, float]] = {}
     for order in experiment.baselines.orders:
         model = ngram.fit(data.tokens["train"], order, data.vocabulary)
         nats, tokens = ngram.negative_log_likelihood(model, data.tokens[split])

@@ -108,7 +108,7 @@ def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[Sta
     if progress.finished and int(state.step) < train.steps and train.patience is None:
         progress = progress._replace(finished=False)
     with _signals() as caught:
-        hooks = _hooks(job, frozen, lambda: bool(caught))
+        hooks = _hooks(job, frozen, speedometer(job, int(state.step), progress.seconds), lambda: bool(caught))
         arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
         state, progress, ended = loop.fit(*arguments)
     if not ended:
@@ -116,12 +116,28 @@ def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[Sta
     return state, progress
 
 
-def _hooks(job: Run, frozen, stopping: Callable[[], bool]) -> loop.Hooks:
+def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], dict]:
+    """(step, seconds) -> tokens per second and seconds left, measured since the line before.
+
+    The first line of a session has no speed: its step was compiled meanwhile.
+    """
+    tokens, steps = job.experiment.train.batch_size * example_length(job.experiment), job.experiment.train.steps
+    last = {"step": step, "seconds": seconds, "warm": False}
+
+    def read(step: int, seconds: float) -> dict:
+        pace = (seconds - last["seconds"]) / (step - last["step"])
+        found = {"tokens_per_second": tokens / pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
+        last.update(step=step, seconds=seconds, warm=True)
+        return {"time": seconds} | found
+
+    return read
+
+
+def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Callable[[], bool]) -> loop.Hooks:
     train, folder, setup = job.experiment.train, job.folder, job.setup
     key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
     validation = job.data.evaluation("validation")[: train.evaluate_batches]
     chain = {"last": provenance.last_chain(provenance.read(folder.provenance) if folder.provenance.exists() else [])}
-    tokens = train.batch_size * example_length(job.experiment)
 
     def log(step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
         hashes = None if state is None else checkpoint.leaf_hashes(state.trainable)
@@ -130,10 +146,9 @@ def _hooks(job: Run, frozen, stopping: Callable[[], bool]) -> loop.Hooks:
             provenance.append(folder.provenance, line)
         chain["last"] = line["chain"]
         if step % train.log_every == 0 or step in (1, train.steps):
-            line = {"step": step, **metrics, "learning_rate": float(setup.schedule(step - 1))}
-            speed = {"tokens_per_second": tokens * step / max(seconds, 1e-9), "time": seconds}
-            folders.append_line(folder.metrics, line | speed)
-            job.show(step, line | speed)
+            line = {"step": step, **metrics, "learning_rate": float(setup.schedule(step - 1)), **speed(step, seconds)}
+            folders.append_line(folder.metrics, line)
+            job.show(step, line)
 
     def evaluate(step: int, state: State) -> float:
         found = results.evaluate(setup, state.trainable, frozen, validation)
@@ -165,7 +180,8 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
         state, _, _ = restore(job.folder, job.setup, progress.best_step)
     found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
     held_out = {"accuracy": found["accuracy"]} | likelihood(job, found, "validation")
-    job.say("Fitting the baselines on the same text ...")
+    if job.data.texts:
+        job.say("Fitting the baselines on the same text ...")
     summary = {
         "steps": int(state.step),
         "parameters": count(job.setup.specs),

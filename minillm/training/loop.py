@@ -30,7 +30,7 @@ class Progress(NamedTuple):
     best_step: int = 0
     stale: int = 0  # evaluations since the best
     finished: bool = False  # early stopping said so
-    seconds: float = 0.0  # of training, over all sessions
+    seconds: float = 0.0  # of training steps, over all sessions; evaluations and checkpoints do not count
 
 
 class Hooks(NamedTuple):
@@ -49,22 +49,22 @@ def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: P
 
     Raises: UserError where the loss is not finite (the last checkpoint stays).
     """
-    step, pending, started = int(state.step), None, time.perf_counter()
-    first_seconds = progress.seconds
+    step, pending = int(state.step), None
+    started = time.perf_counter() - progress.seconds
     while step < plan.steps and not progress.finished:
         batch = hooks.batch(step)
         state, metrics = train_step(state, frozen, hooks.place(batch), key)
         step += 1
         if pending is not None:
             _read(hooks, *pending)
-        progress = progress._replace(seconds=first_seconds + time.perf_counter() - started)
+        progress = progress._replace(seconds=time.perf_counter() - started)
         hashed = plan.hash_every > 0 and step % plan.hash_every == 0
         pending = (step, batch, metrics, progress.seconds, None)
         stop, last = hooks.stopping(), step == plan.steps
         evaluates, saves = step % plan.evaluate_every == 0 or last, step % plan.checkpoint_every == 0 or last or stop
         if hashed or evaluates or saves:
             _read(hooks, *pending[:-1], state if hashed else None)
-            pending = None
+            progress, pending = progress._replace(seconds=time.perf_counter() - started), None
         if evaluates:
             progress = judge(progress, step, hooks.evaluate(step, state), plan.patience)
             saves = saves or progress.finished or (plan.keep_best and progress.best_step == step)
@@ -72,6 +72,8 @@ def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: P
             hooks.save(state, progress)
         if stop and not last and not progress.finished:
             return state, progress, False
+        if evaluates or saves:
+            started = time.perf_counter() - progress.seconds
     return state, progress, True
 
 
