@@ -15,6 +15,7 @@ from minillm.errors import UserError
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 CONTROL = ("<pad>", "<unk>", "<s>", "</s>")
+SPACE = "▁"  # SentencePiece's own sign for a space
 LONGEST = 4000  # characters per training sentence; SentencePiece drops longer ones
 
 
@@ -35,11 +36,16 @@ class Tokenizer(NamedTuple):
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, without bos and eos."""
-        return self.processor.encode(text)
+        first, *rest = (self.processor.encode(part) for part in text.split(SPACE))
+        return first + [id for ids in rest for id in (*self._space_ids(), *ids)]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Several texts at once."""
-        return self.processor.encode(list(texts))
+        return [self.encode(text) for text in texts]
+
+    def _space_ids(self) -> list[int]:
+        """A typed "▁": SentencePiece writes spaces with it, so it is spelled in bytes; unknown without byte fallback."""
+        return [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode("utf8")]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; control symbols vanish."""
@@ -55,7 +61,7 @@ def train(texts: Sequence[str], vocabulary: int, kind: str, *, byte_fallback: bo
 
     Args:
         vocabulary: number of ids, control symbols and the 256 bytes of `byte_fallback` included.
-        kind: "bpe", "unigram" or "char".
+        kind: "bpe", "unigram" or "char" (whose vocabulary is smaller where the text has fewer characters).
     Raises: UserError where the vocabulary is larger or smaller than the text allows.
     """
     import io
@@ -68,7 +74,7 @@ def train(texts: Sequence[str], vocabulary: int, kind: str, *, byte_fallback: bo
             sentence_iterator=iter(_sentences(texts)), model_writer=model, vocab_size=vocabulary, model_type=kind,
             byte_fallback=byte_fallback, character_coverage=0.9995 if byte_fallback else 1.0,
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-            user_defined_symbols=["\n"], required_chars="▁", pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
+            user_defined_symbols=["\n"], required_chars=SPACE, pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
             num_threads=1, max_sentence_length=4 * LONGEST + 4, minloglevel=2, hard_vocab_limit=True,
         )  # fmt: skip
     except (RuntimeError, OSError) as error:
@@ -105,7 +111,7 @@ def _sentences(texts: Sequence[str]) -> Iterable[str]:
         for line in text.split("\n"):
             for start in range(0, len(line), LONGEST):
                 if line[start : start + LONGEST]:
-                    yield line[start : start + LONGEST].replace("\0", " ")
+                    yield line[start : start + LONGEST].replace("\0", " ").replace(SPACE, " ")
 
 
 def _explain(message: str, vocabulary: int) -> str:
