@@ -216,11 +216,11 @@ best = jax.tree.map(lambda leaf: leaf[0], trained)
 _, weights = answer(best, letters.repeat(PAIRS, 0), digits.repeat(PAIRS, 0), letters[0], 1.0)
 numbers["attention: smallest weight on the right pair"] = jnp.diag(weights).min()
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-figure.colorbar(left.imshow(weights, cmap="viridis", vmin=0, vmax=1), ax=left, label="attention weight")
+figure.colorbar(left.imshow(weights, cmap="viridis", vmin=0, vmax=1), ax=left)
 names = ["abcdefghijkl"[letter] for letter in letters[0]]
 left.set_xticks(range(PAIRS), [f"{name} {digit}" for name, digit in zip(names, digits[0], strict=True)])
 left.set_yticks(range(PAIRS), [f"{name} ?" for name in names])
-left.set(xlabel="pair that is read", ylabel="letter that is asked for", title="Weights after training")
+left.set(xlabel="pair that is read", ylabel="letter that is asked for", title="Attention weights after training")
 for row, name in enumerate(("divided by sqrt(d)", "not divided")):
     right.errorbar(SIZES, passing[row].mean(1), passing[row].std(1, ddof=1), marker="o", capsize=3, label=name)
 right.set(
