@@ -3,7 +3,7 @@
 # **Sections:** 2.3.1, 2.9.q2, 4.3.2.4, 5.4.1, 5.4.2, 5.9.q2
 # - **You will be able to:** derive the gradient of a two-layer network on paper and check it three ways · write SGD, momentum and AdamW from
 #   their equations · read a sweep of learning rates, and say what it does not prove.
-# - **Prerequisites:** lesson 02 (cross-entropy), matrix products, derivatives of exp, log, tanh. **Time:** an hour; the script, 40 s on two cores.
+# - **Prerequisites:** lesson 02 (cross-entropy), matrix products, derivatives of exp, log, tanh. **Time:** an hour; the script, 45 s on two cores.
 # - **Expected:** on paper: loss ln 4 = 1.386, gradient -0.75 · the best finite-difference step is near 1e-6 · AdamW by hand and optax agree to
 #   1e-5 after 100 steps · Adafactor keeps 0.006 numbers per parameter, Adam 2 · test loss in nats per byte: SGD 2.45, momentum 2.41, Adam 2.36,
 #   AdamW 2.37, Adafactor 2.37; counting pairs 2.63, counting five in a row 1.68 · SGD's best rate is 100 times Adam's.

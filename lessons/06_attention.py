@@ -6,7 +6,7 @@
 # - **You will be able to:** compute attention for three tokens on paper · say why scores are divided by sqrt(d), and measure it · build causal,
 #   padding and segment masks and prove by a gradient that nothing leaks · explain what positions add.
 # - **Prerequisites:** lesson 03 (softmax and its gradient), matrix products.
-# - **Time:** an hour to read; the script takes about 20 s on two cores.
+# - **Time:** an hour to read; the script takes about 30 s on two cores.
 # - **Expected:** on paper: outputs 4, 16/3, 4; masking after the softmax: row sum 3/4 · scores that are not divided spread like sqrt(d): 16 at
 #   d = 256, the largest of 32 weights is then 0.92, not 0.17 · recall: attention 1.00, the uniform average at most 1/6 up to chance.
 #
