@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -57,10 +58,14 @@ def step_flops(setup, rows: int, length: int) -> float:
 
 def show(found: dict[str, Any]) -> None:
     """Tables for a person."""
-    names = ("path", "shape", "axes", "initializer", "count", "placement")
-    table = Table(*names, title=f"{found['total_parameters']:,} parameters on the mesh {found['mesh']}")
+    title = f"{found['total_parameters']:,} parameters on a mesh of {found['mesh']}"
+    table = Table(title=title, box=box.SIMPLE)
+    table.add_column("path", no_wrap=True)
+    table.add_column("shape", no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("placement")
     for row in found["parameters"]:
-        table.add_row(*(f"{row[name]:,}" if name == "count" else str(row[name]) for name in names))
+        table.add_row(row["path"], " × ".join(map(str, row["shape"])), f"{row['count']:,}", row["placement"])
     console = Console()
     console.print(table)
     facts = {
@@ -71,4 +76,4 @@ def show(found: dict[str, Any]) -> None:
         "time": f"{found['seconds_estimate']:,.0f} s at an assumed {found['assumed_flops_per_second'] / 1e9:.0f} GFLOP/s",
     }
     for name, fact in facts.items():
-        console.print(f"{name:30} {fact}", highlight=False)
+        console.print(f"{name:30} {fact}", highlight=False, soft_wrap=True)

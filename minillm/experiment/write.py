@@ -2,26 +2,31 @@
 
 from typing import Any
 
-from minillm import sharding
+from minillm import params, sharding
 from minillm.config import Experiment, to_toml
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup
-from minillm.params import flatten
 from minillm.training.integrity import replace_file
 
 
 def parameter_rows(setup: Setup, rules: str) -> list[dict[str, Any]]:
     """The parameter table as rows: path, shape, axes, initializer, count, placement."""
-    places = flatten(sharding.param_shardings(setup.specs, sharding.RULES[rules], setup.mesh))
+    places = params.flatten(sharding.param_shardings(setup.specs, sharding.RULES[rules], setup.mesh))
     return [
         {
             "path": path, "shape": list(spec.shape), "axes": [axis or "-" for axis in spec.axes],
             "initializer": f"{spec.init} {spec.scale:.3g}" if spec.init in ("normal", "uniform") else spec.init,
-            "count": spec.size, "placement": str(places[path].spec),
+            "count": spec.size, "placement": placement(spec, places[path].spec),
         }
         for path, spec in setup.specs.items()
     ]  # fmt: skip
+
+
+def placement(spec: params.ParamSpec, place) -> str:
+    """Which axes are split over which axes of the mesh, in words."""
+    split = (f"{axis} over mesh.{mesh_axis}" for axis, mesh_axis in zip(spec.axes, place, strict=True) if mesh_axis)
+    return ", ".join(split) or "copied"
 
 
 def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, samples: list[dict], summary: dict) -> None:

@@ -14,8 +14,9 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; } .wide { overflow-x: auto; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-tr.model td { font-weight: 600; } .bar { background: var(--bar); height: .7rem; border-radius: 2px; }
+th.number { text-align: right; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+tr.model td { font-weight: 600; } tr.model .bar { background: #d55e00; }
+.bar { background: var(--bar); height: .7rem; border-radius: 2px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: .8rem; border-radius: 4px; }
 pre b { color: var(--bar); } img { max-width: 100%; background: white; border-radius: 4px; }
 """
@@ -56,7 +57,8 @@ def _results(summary: Mapping[str, Any]) -> str:
         cells += f"<tr{kind}><td>{html.escape(name)}</td>{numbers}<td style='width:35%'>{bar}</td></tr>"
     facts = f"{summary.get('parameters', 0):,} parameters, {summary.get('steps', 0):,} steps, "
     facts += f"{summary.get('training_seconds', 0):.0f} s of training. Lower is better."
-    header = "<tr><th></th><th>bits per character</th><th>perplexity</th><th>loss (nats/token)</th><th></th></tr>"
+    titles = ("bits per character", "perplexity", "loss (nats/token)")
+    header = f"<tr><th></th>{''.join(f'<th class=number>{title}</th>' for title in titles)}<th></th></tr>"
     return f"<h2>Held-out text</h2><table>{header}{cells}</table><p>{facts}</p>"
 
 
@@ -79,7 +81,7 @@ def _parameters(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     names = list(rows[0])
     body = "".join("<tr>" + "".join(_cell(row[name]) for name in names) + "</tr>" for row in rows)
-    header = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    header = "".join(f"<th{' class=number' if name == 'count' else ''}>{html.escape(name)}</th>" for name in names)
     total = sum(row.get("count", 0) for row in rows)
     return f"<h2>Parameters: {total:,}</h2><div class='wide'><table><tr>{header}</tr>{body}</table></div>"
 
@@ -96,4 +98,6 @@ def _number(value: float | None) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        value = " × ".join(map(str, value))
     return f"<td class='number'>{value:,}</td>" if isinstance(value, int) else f"<td>{html.escape(str(value))}</td>"
