@@ -17,7 +17,7 @@ version, holds it against the library, and then measures something real beside a
 
 1. `minillm lessons list` shows the lessons and how far you are.
 2. Open a lesson, for example `lessons/02_counting.py`: it is a script (`minillm lessons run 02`) and, cell by cell, a
-   notebook in VS Code or Jupyter. Answer "Predict before you run" before you run. Figures and numbers land in
+   notebook in VS Code, or in Jupyter with jupytext. Answer "Predict before you run" before you run. Figures and numbers land in
    `runs/lessons/02`; the numbers that a lesson states are in `expected.json`, and a test compares them.
 3. Fill in the two functions of `lessons/exercises/02_counting.py` and run `minillm lessons check 02`. A wrong answer
    is told by the mistake behind it; `--hints` helps further. `lessons/solutions` holds one way to write them.
