@@ -1,0 +1,35 @@
+"""`minillm describe`: what a config would cost, known without allocating it."""
+
+from pathlib import Path
+
+import jax
+
+from minillm import config as configs
+from minillm.experiment.describe import describe
+
+QUICKSTART = Path(__file__).parents[1] / "configs/quickstart.toml"
+LARGE = ["model.width=2048", "model.layers=24", "model.heads=16", "model.hidden=5632", "train.batch_size=1",
+         "tokenizer.vocabulary=32000"]  # fmt: skip
+
+
+def test_a_model_of_a_billion_parameters_is_described_and_not_allocated():
+    before = sum(array.nbytes for array in jax.live_arrays())
+    found = describe(configs.load(QUICKSTART, LARGE))
+    by_hand = 32000 * 2048 + 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632 + 2 * 2048) + 2048
+    assert found["total_parameters"] == by_hand
+    assert found["state_bytes_per_device"] > 12 * by_hand  # parameters and two moments in float32
+    assert sum(array.nbytes for array in jax.live_arrays()) - before < 1000
+
+
+def test_flops_by_hand_and_collectives_only_where_something_is_split():
+    single = describe(configs.load(QUICKSTART))
+    products = 1024 * 192 + 4 * (4 * 192 * 192 + 3 * 192 * 512)
+    assert single["flops_per_step"] == 16 * 128 * (6 * products + 12 * 4 * 128 * 192)
+    assert single["collectives"] == {}
+    split = describe(configs.load(QUICKSTART, ["mesh.data=4", "mesh.model=2", "mesh.rules='fsdp'"]))
+    assert split["collectives"]["all-gather"] > 0
+    assert split["collectives"]["all-reduce"] > 0
+    assert split["state_bytes_per_device"] < single["state_bytes_per_device"] / 6
+    places = {row["path"]: row["placement"] for row in split["parameters"]}
+    assert places["blocks/attention/query/kernel"] == "model over mesh.data, attention over mesh.model"
+    assert places["final_norm/scale"] == "copied"
