@@ -23,13 +23,16 @@ ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 COMMAND = [sys.executable, "-m", "minillm.cli"]
 
 
-def minillm(*arguments, cwd=None):
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd)
+def minillm(*arguments, cwd=None, devices=1):
+    environment = ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 def outcome(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second", "seconds_left")} for line in lines]
+    metrics = [
+        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second", "seconds_left")} for line in lines
+    ]
     summary = json.loads((folder / "summary.json").read_text())
     return summary["parameter_hash"], metrics, (folder / "provenance.jsonl").read_bytes()
 
@@ -132,6 +135,28 @@ def test_verify_refuses_a_broken_chain_and_a_damaged_checkpoint(straight, tmp_pa
     leaf.write_bytes(leaf.read_bytes()[:-1] + b"?")
     done = minillm("verify", tmp_path / "bits")
     assert (done.returncode, "damaged" in done.stderr) == (2, True)
+
+
+def test_resume_may_change_steps_mesh_and_logging(straight, tmp_path):
+    """The same learning rate at every step, so that a run made longer is the longer run from the start."""
+    constant = [*SMALL, "--set", "optimizer.schedule=constant"]
+    longer = [*constant, "--set", "train.steps=80", "--set", "train.log_every=20"]
+    assert minillm("run", *constant, "--out", tmp_path / "a").returncode == 0
+    assert minillm("run", *longer, "--out", tmp_path / "a", "--resume").returncode == 0
+    assert minillm("run", *longer, "--out", tmp_path / "b").returncode == 0
+    found = [json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab"]
+    assert found[0]["parameter_hash"] == found[1]["parameter_hash"]
+    meshed = minillm("run", *longer, "--set", "mesh.data=2", "--set", "mesh.model=2", "--set", "train.steps=90",
+                     "--out", tmp_path / "a", "--resume", devices=4)  # fmt: skip
+    assert meshed.returncode == 0, meshed.stderr
+    assert "Resuming after step 80" in meshed.stdout
+
+
+def test_the_best_and_the_last_checkpoints_are_kept(straight):
+    steps = checkpoint.steps(straight / "checkpoints")
+    lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+    assert set(steps) == {50, 60, min(losses, key=losses.get)}
 
 
 def test_evaluate_and_compare(straight):
