@@ -162,6 +162,18 @@ def fetch(
     _print({"name": name, "path": path}, as_json, lambda: typer.echo(path))
 
 
+@app.command(epilog="Example: `minillm bench --json`")
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it work, not how fast is it")] = False,
+    as_json: Json = False,
+) -> None:
+    """Speed on this machine's CPU: training, evaluation, generation and start-up beside torch and the matmul limit."""
+    from minillm.bench import display, measure
+
+    found = measure.measure("quick" if quick else "full", lambda text: None if as_json else typer.echo(f"{text} ..."))
+    _print(found, as_json, lambda: display.show(found))
+
+
 @lessons.command("list", epilog="Example: `minillm lessons list`")
 def lessons_list(as_json: Json = False) -> None:
     """All lessons, written or planned, and how far you are."""

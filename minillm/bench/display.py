@@ -1,0 +1,54 @@
+"""The bench for a person."""
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def show(found: dict[str, Any]) -> None:
+    """One table of comparisons (a ratio is the peer's time over ours), then what the machine allows."""
+    table = Table(title=f"minillm bench, {found['size']} size", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("median", "fastest", "first call", "ratio", "bar"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last = None
+    for row in found["cases"]:
+        if row["case"] != last:
+            table.add_row(f"[bold]{row['case']}[/bold]")
+            last = row["case"]
+        table.add_row(f"  {row['side']}", *_numbers(row))
+    console = Console()
+    console.print(table)
+    for name, fact in _facts(found).items():
+        console.print(f"{name:28} {fact}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _numbers(row: dict[str, Any]) -> list[str]:
+    if "missing" in row:
+        return ["not installed"]
+    times = [_time(row[name]) for name in ("seconds", "fastest", "first_seconds")]
+    ratio = f"{row['ratio']:.2f}x" if "ratio" in row else ""
+    bar = f"{row['bar']:.1f}x" if "bar" in row else ""
+    return [*times, ratio, bar]
+
+
+def _facts(found: dict[str, Any]) -> dict[str, str]:
+    share = found["step_share_of_matmul_limit"]
+    memory = ", ".join(f"{side} {size / 1e6:,.0f} MB" for side, size in found["step_peak_memory_bytes"].items())
+    start = found["start_up"]
+    missing = {row["side"]: row["missing"] for row in found["cases"] if "missing" in row}
+    return missing | {
+        "machine": ", ".join(f"{name} {value}" for name, value in found["machine"].items()),
+        "matmul limit, float32": f"{found['matmul_flops_per_second'] / 1e9:,.1f} GFLOP/s, the best of this run",
+        "the step's share of it": f"{share:.0%} of it ({found['step_flops'] / 1e9:,.1f} GFLOP; bar 80%)",
+        "reading weights from memory": f"{found['read_bytes_per_second'] / 1e9:,.1f} GB/s: generation at batch 1 takes "
+        f"{_time(found['generation_seconds_at_bandwidth'])} at least",
+        "peak memory after the steps": memory,
+        "start-up (minillm --help)": f"{_time(start['help_seconds'])}, {start['help_peak_memory_bytes'] / 1e6:,.0f} MB",
+    }
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"

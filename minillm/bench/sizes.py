@@ -1,0 +1,44 @@
+"""What is measured: sizes that both sides share, and the same tokens for both."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A GPT and its work; no dropout, float32, tied output layer."""
+
+    layers: int = 6
+    heads: int = 6
+    width: int = 384
+    length: int = 256  # also the context
+    batch: int = 8
+    vocabulary: int = 65
+    generate_vocabulary: int = 4096  # of the model that generates
+    prompt: int = 16
+    tokens: int = 200  # new ones
+    product: int = 2048  # side of the square matrices that find the matmul limit
+    step_rounds: int = 9
+    generate_rounds: int = 5
+
+
+SIZES = {
+    "full": Sizes(),
+    "quick": Sizes(
+        layers=2, heads=2, width=32, length=32, batch=2, generate_vocabulary=128,
+        prompt=4, tokens=8, product=256, step_rounds=3, generate_rounds=2,
+    ),
+}  # fmt: skip
+LEARNING_RATE, BETAS, WEIGHT_DECAY, CLIP_NORM = 1e-3, (0.9, 0.95), 0.1, 1.0
+
+
+def random_tokens(rows: int, length: int, vocabulary: int) -> np.ndarray:
+    """[rows, length] ids, always the same."""
+    return np.random.default_rng(0).integers(vocabulary, size=(rows, length), dtype=np.int32)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: the threads of both runtimes."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
