@@ -9,12 +9,14 @@ from jaxtyping import Array, Float, Int
 from minillm.params import Params, unstack
 
 
-def run_layers(block: Callable, params: Params, x, *, states: Sequence | None = None, scan=False, remat=False):
+def run_layers(
+    block: Callable, params: Params | list[Params], x, *, states: Sequence | None = None, scan=False, remat=False
+):
     """x -> block(..., block(x)), one after the other: returns (x, new states, captured stacked over layers).
 
-    block(layer_params, x, layer, state) -> (x, new state, {name: captured}); `params` are stacked on a leading axis.
-    `states` (one per layer, e.g. key-value caches) always unroll, so that each is updated in place; without them
-    `scan` compiles one layer for all and `remat` recomputes each in the backward pass.
+    block(layer_params, x, layer, state) -> (x, new state, {name: captured}); `params` are stacked on a leading axis or,
+    with states, unstacked already. `states` (one per layer, e.g. key-value caches) always unroll, so that each is updated
+    in place; without them `scan` compiles one layer for all. `remat` recomputes each in the backward pass.
     """
     block = jax.checkpoint(block) if remat else block
     layers = jax.tree.leaves(params)[0].shape[0]
