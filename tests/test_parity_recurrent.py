@@ -57,7 +57,7 @@ def test_a_whole_model_equals_torch(kind, size):
     module, settings = KINDS[kind]
     config = module.Config(vocabulary=vocabulary, layers=layers, width=width, **settings)
     ours = random_params(module.param_specs(config), 0)
-    flat = params.flatten(ours["layers"])
+    flat = params.flatten(ours["blocks"])
     theirs = reference(kind, width, width, layers, [{path: flat[path][n] for path in NAMES} for n in range(layers)])
     draw = np.random.default_rng(1)
     ids = draw.integers(vocabulary, size=(2, length))
@@ -86,10 +86,10 @@ def test_a_whole_model_equals_torch(kind, size):
         equal(after[name].swapaxes(0, 1), last[name].detach().numpy(), f"last {name}")
         equal(carry_gradients[name].swapaxes(0, 1), start[name].grad.numpy(), f"gradient of the first {name}")
     equal(gradients["embedding"]["table"], table.grad.numpy(), "embedding/table")
-    flat = params.flatten(gradients["layers"])
+    flat = params.flatten(gradients["blocks"])
     for number in range(layers):
         for path, name in NAMES.items():
-            equal(flat[path][number], getattr(theirs, name.format(number)).grad.numpy().T, f"layers/{number}/{path}")
+            equal(flat[path][number], getattr(theirs, name.format(number)).grad.numpy().T, f"blocks/{number}/{path}")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -86,7 +86,8 @@ def test_the_carry_is_that_of_each_rows_last_real_token(variant):
     before = apply(
         weights, {"tokens": tokens(3, 5, seed=2)}, module.init_carry(weights, {"tokens": ids}, config, 12)
     ).carry
-    padded = apply(weights, {"tokens": ids[:, :9], "lengths": lengths}, before)
+    padding = jnp.zeros((3, 9), bool).at[:, 8].set(True)  # what stands after the last real token does nothing
+    padded = apply(weights, {"tokens": ids[:, :9], "lengths": lengths, "reset": padding}, before)
     for row, length in enumerate(lengths):
         alone = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], before)
         if length:
@@ -184,7 +185,7 @@ def test_sharded_equals_single(variant):
     sharded = run(module, config)(placed, jax.device_put(batch, rows), jax.device_put(carry, rows))
     single = run(module, config)(weights, batch, carry)
     close((sharded.hidden, sharded.carry), (single.hidden, single.carry))
-    assert params.flatten(placed)["layers/recurrent/kernel"].addressable_shards[0].data.shape[1] == 4
+    assert params.flatten(placed)["blocks/recurrent/kernel"].addressable_shards[0].data.shape[1] == 4
 
 
 def test_the_carry_tells_what_no_segment_shows():

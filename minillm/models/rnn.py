@@ -51,7 +51,7 @@ def param_specs(config: Config) -> Specs:
     """The parameter table. Every layer is as wide as the embedding, so that layers are equal and stacked."""
     layer = recurrent.recurrent_specs(config.width, config.width)
     specs = prefix(embedding.embedding_specs(config.vocabulary, config.width, scale=config.width**-0.5), "embedding")
-    specs |= prefix(stack(layer, config.layers), "layers")
+    specs |= prefix(stack(layer, config.layers), "blocks")
     if not config.tied:
         specs |= prefix(linear.linear_specs(config.width, config.vocabulary, ("model", "vocab"), bias=False), "head")
     return specs
@@ -93,7 +93,7 @@ def apply(params: Params, batch: Batch, config: Config, *, embeddings=None, carr
         return states["hidden"], last, keep(capture, **states)
 
     states = [{name: leaf[:, number] for name, leaf in before.items()} for number in range(config.layers)]
-    x, after, captured = run_layers(layer, params["layers"], x, states=states)
+    x, after, captured = run_layers(layer, params["blocks"], x, states=states)
     if carry is not None:
         carry = jax.tree.map(lambda *rows: jnp.stack(rows, axis=1), *after)
     return Output(x, carry, captured)
