@@ -1,5 +1,5 @@
 """The models, by the name that a config gives them."""
 
-from minillm.models import gpt
+from minillm.models import gpt, lstm, rnn, transformer_xl
 
-MODELS = {"gpt": gpt}
+MODELS = {"gpt": gpt, "lstm": lstm, "rnn": rnn, "transformer_xl": transformer_xl}
