@@ -39,7 +39,8 @@ def make_dataset(documents: Sequence[np.ndarray], length: int, packing: str = "s
 
 
 @functools.lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch goes over `count` examples."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
@@ -51,22 +52,20 @@ def _example(dataset: TokenDataset, seed: int, number: int) -> tuple[np.ndarray,
     """Example `number` of the endless sequence of epochs: ids [length + 1] and, if packed, segments and positions."""
     if dataset.segments is not None:
         epoch, place = divmod(number, len(dataset.tokens))
-        row = _order(len(dataset.tokens), seed, epoch)[place]
+        row = epoch_order(len(dataset.tokens), seed, epoch)[place]
         return dataset.tokens[row], dataset.segments[row], dataset.positions[row]
-    # every epoch cuts the stream at another phase, so that windows differ; one window fewer keeps the count fixed
-    windows = max((len(dataset.tokens) - 1) // dataset.length - 1, 1)
+    # the stream is a ring that every epoch cuts at another phase, so that windows differ and no token is left out for good
+    windows = len(dataset.tokens) // dataset.length
     epoch, place = divmod(number, windows)
-    room = len(dataset.tokens) - 1 - windows * dataset.length
-    phase = min(_phase(dataset.length, seed, epoch), room)
-    start = phase + int(_order(windows, seed, epoch)[place]) * dataset.length
-    return (dataset.tokens[start : start + dataset.length + 1],)
+    start = _phase(dataset.length, seed, epoch) + int(epoch_order(windows, seed, epoch)[place]) * dataset.length
+    return (dataset.tokens.take(np.arange(start, start + dataset.length + 1), mode="wrap"),)
 
 
 def batch_at(dataset: TokenDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
     """The batch of a step: tokens, targets [batch, length] int32, weights float32, index [batch] int32.
 
-    Each epoch goes over the text once, in an order of its own. Packed batches also have segments and positions, and
-    weight 0 where the next token belongs to another document.
+    Each epoch goes over the text once, in an order of its own, less a rest shorter than one example. Packed batches also
+    have segments and positions, and weight 0 where the next token belongs to another document.
     """
     rows = [_example(dataset, seed, step * batch_size + place) for place in range(batch_size)]
     ids = np.stack([row[0] for row in rows])
