@@ -1,5 +1,14 @@
 """The objectives, by the name that a config gives them."""
 
 from minillm.objectives.causal import causal
+from minillm.objectives.masked import masked
+from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
+from minillm.objectives.structural import structural
 
-OBJECTIVES = {"causal": causal}
+OBJECTIVES = {
+    "causal": causal,
+    "masked": masked,
+    "next_sentence": next_sentence,
+    "masked_next_sentence": masked_next_sentence,
+    "structural": structural,
+}
