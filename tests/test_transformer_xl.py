@@ -209,6 +209,15 @@ def test_dropout_belongs_to_the_example():
     assert jnp.abs(whole - run(weights, {"tokens": ids}, config).hidden).max() > 0.01
 
 
+def test_dropout_stands_in_every_place(monkeypatch):
+    config, weights = make(dropout=0.4)
+    places = []
+    monkeypatch.setattr(xl.dropout, "dropout", lambda x, keys, rate: places.append(keys is not None) or x)
+    batch = {"tokens": tokens(), "index": jnp.arange(2)}
+    jax.eval_shape(lambda w: xl.apply(w, batch, config, key=jax.random.key(0)).hidden, weights)
+    assert places == [True] * (1 + 3 * config.layers)  # embedding; each block's attention weights and two sublayers
+
+
 def test_capture_gives_weights_that_sum_to_one_and_changes_nothing():
     config, weights = make(memory=5)
     batch, carry = {"tokens": tokens()}, xl.init_carry({}, {"tokens": tokens()}, make(memory=5)[0], 12)
