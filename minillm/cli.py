@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,8 +42,9 @@ def prepare() -> None:
     from minillm import allocator
 
     allocator.tune()
-    cache = Path(os.environ.get("MINILLM_CACHE", Path.home() / ".cache" / "minillm")) / "compiled"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    from minillm.data.fetch import cache_folder
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks are not for a user
 
@@ -67,8 +69,10 @@ def run(
         with display.watch(experiment.train.steps, quiet=as_json) as (say, show):
             summary = runs.run(experiment, root, resume, say, show)
     except runs.Stopped as stopped:
-        again = f"minillm run {config}" + "".join(f" --set {o}" for o in overrides) + (f" --out {out}" if out else "")
-        sys.stderr.write(f"minillm: {stopped} in {root}; go on with: {again} --resume\n")
+        settings = [part for override in overrides for part in ("--set", override)]
+        place = ["--out", str(out)] if out else []
+        again = shlex.join(["minillm", "run", str(config), *settings, *place, "--resume"])
+        sys.stderr.write(f"minillm: {stopped} in {root}; go on with: {again}\n")
         raise SystemExit(128 + stopped.signal_number) from None
     _print(summary, as_json, lambda: display.summary(summary, root))
 
@@ -137,9 +141,9 @@ def verify(
 ) -> None:
     """Check a run's checkpoints and log, replay its steps, and name the first that differs."""
     prepare()
-    from minillm.experiment import reopen
+    from minillm.experiment import verify as verifying
 
-    found = reopen.verify(run, steps, lambda text: None if as_json else typer.echo(text))
+    found = verifying.verify(run, steps, lambda text: None if as_json else typer.echo(text))
     _print(found, as_json, lambda: typer.echo(found["verdict"]))
     if not found["equal"]:
         raise SystemExit(1)

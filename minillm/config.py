@@ -8,6 +8,7 @@ function sees this config: each gets only its own part.
 import dataclasses
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pydantic
 import tomli_w
 
 from minillm.errors import UserError
+from minillm.models import MODELS
 from minillm.training.optimizer import OptimizerConfig
 
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
@@ -32,6 +34,7 @@ class DataConfig:
     source: str  # "text", "jsonl", "csv", "tsv" with `path`; a package corpus such as "python-docs"; or "copy"
     path: str | None = None
     text_key: str = "text"  # the field of jsonl, the column of csv and tsv
+    separator: str | None = None  # what parts the documents inside a text file; None: one file is one document
     normalization: Literal["none", "NFC", "NFKC"] = "none"
     drop_duplicates: bool = True
     drop_repeated_lines: bool = False
@@ -49,9 +52,13 @@ class DataConfig:
     def __post_init__(self):
         if not 0.0 < self.validation < 1.0 or not 0.0 <= self.test < 1.0 or self.validation + self.test >= 1.0:
             raise ValueError("validation must be in (0, 1), test in [0, 1), and their sum below 1")
-        for name in ("length", "limit", "symbols", "copy_length"):
+        for name in ("length", "limit", "copy_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.source == "copy" and self.length is not None:
+            raise ValueError("length follows from copy_length in the copy task: leave it out")
+        if self.symbols < 4:  # held-out strings are told from the others by a sum modulo 4
+            raise ValueError(f"symbols must be at least 4, got {self.symbols}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ class TrainConfig:
             raise ValueError(f"hash_every must not be negative, got {self.hash_every}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        if self.patience is not None and not self.keep_best:
+            raise ValueError("patience needs keep_best = true: early stopping goes back to the best checkpoint")
         if self.batch_size % self.shards:
             raise ValueError(f"shards must divide batch_size: {self.batch_size} % {self.shards} is not 0")
 
@@ -161,8 +170,10 @@ class SampleConfig:
             )
         if self.temperature < 0.0:
             raise ValueError(f"temperature must not be negative (0 is greedy), got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_k is not None and not 1 <= self.top_k < 2**31:
+            raise ValueError(f"top_k must be in [1, 2^31), got {self.top_k}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
 
@@ -214,7 +225,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise UserError(f"cannot be read as TOML: {error}", str(path), "mend that line") from None
     for override in overrides:
         _override(raw, override)
-    return validate(Experiment, raw, str(path))
+    found = validate(Experiment, raw, str(path))
+    place = found.data.path if found.data.path is None else os.path.abspath(found.data.path)
+    data = dataclasses.replace(found.data, path=place)  # the run is read again from other folders
+    return dataclasses.replace(found, data=data, model=_resolve_model(found.model, str(path)))
+
+
+def model_config(section: dict[str, Any], vocabulary: int, where: str = "config") -> tuple[Any, Any]:
+    """The [model] section -> the named model's module and its own Config. Raises: UserError."""
+    section = dict(section)
+    kind = section.pop("kind", "gpt")
+    if kind not in MODELS:
+        raise UserError(f"unknown model {kind!r}", f"{where}: model.kind", f"known models: {', '.join(MODELS)}")
+    if "vocabulary" in section:
+        raise UserError("the tokenizer decides it", f"{where}: model.vocabulary", "set tokenizer.vocabulary")
+    module = MODELS[kind]
+    return module, validate(module.Config, section | {"vocabulary": vocabulary}, where, "model")
+
+
+def _resolve_model(section: dict[str, Any], where: str) -> dict[str, Any]:
+    """The section with every default written out: a default that changes later must not change a run."""
+    _, config = model_config(section, 1, where)
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "vocabulary"}
+    return {"kind": section.get("kind", "gpt")} | settings
 
 
 def _override(raw: dict, override: str) -> None:

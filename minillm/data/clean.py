@@ -18,7 +18,7 @@ class CleanReport:
     documents_after: int
     characters_before: int
     characters_after: int
-    characters_normalised: int  # documents whose text changed under normalisation
+    documents_normalised: int  # their text changed under normalisation
     duplicate_documents: int
     repeated_lines: int
     empty_documents: int
@@ -89,11 +89,11 @@ def _drop_repeated_lines(documents: list[Document]) -> tuple[list[Document], int
 
 
 def split(documents: Sequence[Document], validation: float, test: float, seed: int) -> Splits:
-    """Whole documents by a hash of (seed, text): the same document falls into the same part whatever stands around it.
+    """Whole documents in the order of a hash of (seed, text): test first, then validation, by their shares of characters.
 
-    Documents with equal text have equal hashes and never fall across parts. Each part asked for gets at least one
-    document. One single document is cut by position instead: train first, then validation, then test.
-    Raises: UserError for too few documents.
+    The order in which the documents come does not matter. Documents with equal text have equal hashes and never fall
+    across parts. Each part asked for gets at least one document. One single document is cut by position instead: train
+    first, then validation, then test. Raises: UserError for too few documents.
     """
     if len(documents) == 1:
         return _cut(documents[0], validation, test)

@@ -43,6 +43,11 @@ class Tokenizer(NamedTuple):
         """Several texts at once."""
         return [self.encode(text) for text in texts]
 
+    def unknown(self, text: str) -> str:
+        """The first few characters that have no id, quoted; empty where all have one."""
+        strange = sorted(c for c in set(text) if self.unk in self.encode(c))
+        return " ".join(map(repr, strange[:5]))
+
     def _space_ids(self) -> list[int]:
         """A typed "▁": SentencePiece writes spaces with it, so it is spelled in bytes; unknown without byte fallback."""
         return [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode("utf8")]

@@ -1,6 +1,8 @@
 """A run: from a config to a folder that holds everything needed to read it, resume it and replay it.
 
-folder.py  the run's folder and manifest      data.py    config -> text -> tokens -> batches
-setup.py   config -> model, step, shardings   run.py     the run itself
-results.py evaluation, baselines, samples     replay.py  verify
+folder.py   the run's folder and manifest       data.py    config -> text -> tokens -> batches
+setup.py    config -> model, step, shardings    run.py     the run itself
+results.py  evaluation, baselines, samples      write.py   figure, report, summary
+reopen.py   sample, eval and compare            verify.py  replays a run
+describe.py what a config would cost            display.py tables and progress
 """

@@ -49,7 +49,7 @@ def load_data(experiment: Experiment, tokenizer_file: Path) -> Data:
 def read_splits(experiment: Experiment) -> tuple[dict[str, list[str]], dict]:
     """split -> documents, and the report of what cleaning removed."""
     section = experiment.data
-    documents = corpora.read(section.source, section.path, section.text_key)
+    documents = corpora.read(section.source, section.path, section.text_key, section.separator)
     if section.limit is not None:
         documents = _limit(documents, section.limit)
     documents, report = clean.clean(
@@ -74,6 +74,7 @@ def _text(experiment: Experiment, tokenizer_file: Path) -> Data:
         name: [np.array([pieces.bos, *ids, pieces.eos], np.int32) for ids in pieces.encode_many(part)]
         for name, part in texts.items()
     }
+    _refuse_unknown(pieces, texts, tokens)
     length = example_length(experiment)
     dataset = batches.make_dataset(tokens["train"], length, section.packing)
     batch = functools.partial(batches.batch_at, dataset, train.seed, batch_size=train.batch_size)
@@ -86,6 +87,16 @@ def _text(experiment: Experiment, tokenizer_file: Path) -> Data:
     return Data(pieces.vocabulary, pieces, batch, evaluation, texts, tokens, cleaning, _hash(texts))
 
 
+def _refuse_unknown(pieces: tokenizer.Tokenizer, texts: dict, tokens: dict) -> None:
+    """An <unk> hides what it stands for: scoring it would flatter the bits per character without limit."""
+    for name, documents in tokens.items():
+        for text, ids in zip(texts[name], documents, strict=True):
+            if pieces.unk in ids:
+                strange = pieces.unknown(text)
+                raise UserError(f"the {name} part has characters that the tokenizer does not know: {strange}",
+                                "tokenizer.byte_fallback", "set it to true")  # fmt: skip
+
+
 def _copy_task(experiment: Experiment) -> Data:
     section, train = experiment.data, experiment.train
     make = functools.partial(
@@ -93,6 +104,8 @@ def _copy_task(experiment: Experiment) -> Data:
     )
 
     def evaluation(split: str) -> list[dict]:
+        if split != "validation":
+            raise UserError(f"the copy task has no split {split!r}", "--split", "use validation")
         return [make(train.seed, step, split="validation") for step in range(8)]
 
     batch = lambda step: make(train.seed, step, split="train")

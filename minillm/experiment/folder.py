@@ -1,6 +1,7 @@
 """The run's folder: what lies where, who may write into it, and what it remembers of its surroundings."""
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -9,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,14 @@ from minillm.errors import UserError
 from minillm.training.integrity import replace_file
 
 PACKAGES = ("minillm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "numpy")
-MAY_CHANGE = ("train.steps", "train.log_every", "mesh.", "name", "sample.")  # on resume; the rest would change the bits
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "mesh.",
+    "name",
+    "sample.",
+    "data.path",
+)  # on resume; the rest would change the bits
 
 
 class RunFolder(NamedTuple):
@@ -58,33 +66,45 @@ def writing(root: Path, experiment: configs.Experiment, resume: bool) -> Iterato
     Raises: UserError, having changed nothing.
     """
     folder = RunFolder(root)
-    with system_errors(root):
-        if root.exists() and not root.is_dir():
-            raise UserError("this is a file, a folder was expected", str(root), "choose another --out")
-        names = {p.name for p in root.iterdir()} if root.exists() else set()
-    known = {name for name in names if not name.startswith(".")}
-    if known and not folder.config.is_file():
-        raise UserError("the folder is not empty and not a run", str(root), "choose an empty or new folder with --out")
-    if known and not resume:
-        raise UserError("the folder holds a run already", str(root), "add --resume to go on, or choose another --out")
+    if root.exists() and not root.is_dir():
+        raise UserError("this is a file, a folder was expected", str(root), "choose another --out")
+    made = not root.exists()
+    if not made:
+        _refuse_folder(folder, experiment, resume)
     with system_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        if known:
-            _refuse_changes(configs.load(folder.config), experiment, root)
-        replace_file(folder.config, configs.to_toml(experiment).encode())
-        yield folder
+    try:
+        with locked(folder):
+            _refuse_folder(folder, experiment, resume)  # once more: another process may have been quicker
+            replace_file(folder.config, configs.to_toml(experiment).encode())
+            folder.summary.unlink(missing_ok=True)  # it says that the run is complete
+            yield folder
+    finally:
+        if made and not any(root.iterdir()):
+            root.rmdir()
+
+
+def _refuse_folder(folder: RunFolder, experiment: configs.Experiment, resume: bool) -> None:
+    with system_errors(folder.root):
+        others = {path.name for path in folder.root.iterdir()} - {folder.lock.name}
+    where = str(folder.root)
+    if others and not folder.config.is_file():
+        raise UserError("the folder is not empty and not a run", where, "choose an empty or new folder with --out")
+    if others and not resume:
+        raise UserError("the folder holds a run already", where, "add --resume to go on, or choose another --out")
+    if others:
+        _refuse_changes(configs.load(folder.config), experiment, folder.root)
 
 
 @contextlib.contextmanager
 def undone_on_failure(folder: RunFolder) -> Iterator[None]:
-    """A run that cannot even begin leaves the disk as it was: what this block wrote into a new folder goes again."""
-    before = {path.name for path in folder.root.iterdir()} - {folder.config.name, folder.lock.name}
+    """A run that cannot even begin leaves no trace: if it was new, what was written into its folder goes again."""
+    new = {path.name for path in folder.root.iterdir()} == {folder.config.name, folder.lock.name}
     try:
         yield
     except BaseException:
-        if not before:
-            shutil.rmtree(folder.root, ignore_errors=True)
+        for path in folder.root.iterdir() if new else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
 
 
@@ -115,7 +135,8 @@ def system_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "free some space" if error.errno == 28 else "choose a folder that you may write to"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "free some space" if full else "choose a folder that you may write to"
         raise UserError(error.strerror or str(error), str(error.filename or where), mend) from None
 
 
@@ -134,6 +155,16 @@ def surroundings(mesh, command: list[str]) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "command": command,
     }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, what the bits depend on and is not as before; empty where all is."""
+    flat = lambda found: {
+        **found["versions"], "processor": found["processor"], "threads": found["threads"], "mesh": found["mesh"],
+        "device": found["device"]["kind"], "flags": found["flags"],
+    }  # fmt: skip
+    old, new = flat(before), flat(now)
+    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in new if old.get(name) != new[name])
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -162,7 +193,10 @@ def read_lines(path: Path) -> list[dict]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"a line is not JSON: {error}", str(path), "delete that line") from None
 
 
 def _processor() -> str:

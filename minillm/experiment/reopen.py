@@ -1,10 +1,7 @@
-"""What can be asked of a finished (or stopped) run: sample, evaluate, compare, verify."""
+"""What can be asked of a finished (or stopped) run: sample, evaluate, compare."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 from minillm import config as configs
 from minillm.data import tokenizer
@@ -13,9 +10,8 @@ from minillm.experiment import folder as folders
 from minillm.experiment import results
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
-from minillm.experiment.run import restore
-from minillm.experiment.setup import Setup, make_setup, new_state
-from minillm.training import checkpoint, provenance
+from minillm.experiment.run import judged_step, restore
+from minillm.experiment.setup import Setup, make_setup
 
 
 class Opened(NamedTuple):
@@ -48,19 +44,12 @@ def read_data(opened: Opened) -> Data:
     return data
 
 
-def _newest(folder: RunFolder) -> int:
-    step = checkpoint.latest(folder.checkpoints)
-    if step is None:
-        raise UserError("the run has no complete checkpoint yet", str(folder.root), "go on with --resume")
-    return step
-
-
 def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     """Continuations of prompts. Raises: UserError where the prompt does not fit or the run has no tokenizer."""
     folder, _, pieces, setup = open_run(root)
     if pieces is None:
         raise UserError("the copy task has no text to sample", str(root), "use `minillm eval`")
-    state, frozen, _ = restore(folder, setup, _newest(folder))
+    state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
     return results.draw_samples(setup, params, pieces, settings)
 
@@ -71,7 +60,7 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
     folder, _, _, setup = opened = open_run(root)
     data = read_data(opened)
-    step = _newest(folder)
+    step = judged_step(folder)
     state, frozen, _ = restore(folder, setup, step)
     found = results.evaluate(setup, state.trainable, frozen, data.evaluation(split))
     likelihood = results.describe_likelihood(found["nll"], found["tokens"], data, split)
@@ -86,6 +75,8 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
     for root in roots:
         folder = folders.existing(root)
         summary = folders.read_json(folder.summary)
+        if not {"parameters", "steps", "validation", "training_seconds"} <= set(summary):
+            raise UserError("this is not a run's summary", str(folder.summary), "finish the run with --resume")
         held_out = summary["validation"]
         rows.append({"run": str(root), "parameters": summary["parameters"], "steps": summary["steps"],
                      "loss": held_out["loss"], "perplexity": held_out["perplexity"],
@@ -94,31 +85,3 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
         curves[str(root)] = folders.read_lines(folder.metrics)
     compare_curves(curves, roots[0] / "compare.png")
     return rows
-
-
-def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[str, Any]:
-    """Checks all checkpoints and the log's chain, then trains again from step 0 and compares line by line."""
-    folder, _, _, setup = opened = open_run(root)
-    data = read_data(opened)
-    for step in checkpoint.steps(folder.checkpoints):
-        checkpoint.verify(folder.checkpoints / f"step_{step:08d}")
-    recorded = provenance.read(folder.provenance)[:steps]
-    if not recorded:
-        raise UserError("no step is recorded", str(folder.provenance), "run the experiment first")
-    state, frozen = new_state(setup)
-    key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
-    chain = provenance.START
-    for line in recorded:
-        step = line["step"]
-        batch = data.batch(step - 1)
-        state, metrics = setup.train_step(state, frozen, jax.device_put(batch, setup.shardings[2]), setup.key)
-        hashes = checkpoint.leaf_hashes(state.trainable) if "parameters" in line else None
-        new = provenance.record(chain, step, provenance.hash_arrays(batch), key_hash, float(metrics["loss"]), hashes)
-        chain, difference = new["chain"], provenance.first_difference([line], [new])
-        if difference is not None:
-            leaf = f" ({difference.leaf})" if difference.leaf else ""
-            verdict = f"step {difference.step} differs in its {difference.field}{leaf}"
-            return {"equal": False, "steps": step, "verdict": verdict, **difference._asdict()}
-        if step % 100 == 0:
-            say(f"{step} of {len(recorded)} steps replayed, all equal so far")
-    return {"equal": True, "steps": len(recorded), "verdict": f"all {len(recorded)} replayed steps are equal"}

@@ -58,11 +58,12 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str], context: int) -> list[list[int]]:
     """bos and each prompt's tokens. Raises: UserError where one is unknown, or leaves no room in the context."""
+    if any("\ud800" <= character <= "\udfff" for prompt in prompts for character in prompt):
+        raise UserError("it is not valid UTF-8", "prompt", "type it in the terminal's encoding, or set a UTF-8 locale")
     encoded = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
         if tokenizer.unk in ids:
-            strange = sorted({c for c in prompt if tokenizer.unk in tokenizer.encode(c)})
-            raise UserError(f"the tokenizer does not know {' '.join(map(repr, strange))}", "prompt", "leave them out")
+            raise UserError(f"the tokenizer does not know {tokenizer.unknown(prompt)}", "prompt", "leave it out")
         if len(ids) >= context:
             raise UserError(f"a prompt of {len(ids)} tokens fills the context of {context}", "prompt", "shorten it")
     return encoded

@@ -23,7 +23,7 @@ from minillm.experiment.data import Data, example_length, load_data, vocabulary_
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
 from minillm.params import count
-from minillm.training import checkpoint, loop, provenance
+from minillm.training import checkpoint, integrity, loop, provenance
 from minillm.training.state import State
 
 
@@ -48,7 +48,7 @@ class Stopped(Exception):
 
 def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
-    make_setup_checks(experiment)
+    make_setup(experiment, vocabulary_size(experiment))  # what can be refused, before the disk is touched
     with folders.writing(root, experiment, resume) as folder:
         with folders.undone_on_failure(folder):
             data = load_data(experiment, folder.tokenizer)
@@ -62,18 +62,6 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
         return finish(job, state, frozen, progress)
 
 
-def make_setup_checks(experiment: configs.Experiment) -> None:
-    """Everything that can be refused before the disk is touched."""
-    setup = make_setup(experiment, vocabulary_size(experiment))
-    length = example_length(experiment)
-    if length > setup.config.context:
-        raise UserError(
-            f"examples of {length} tokens are longer than the model's context of {setup.config.context}",
-            "data.length",
-            "make data.length smaller or model.context larger",
-        )
-
-
 def restore_or_start(job: Run) -> tuple[State, Any, loop.Progress]:
     """The newest complete checkpoint, or step 0; log lines after it are cut."""
     step = checkpoint.latest(job.folder.checkpoints)
@@ -85,7 +73,13 @@ def restore_or_start(job: Run) -> tuple[State, Any, loop.Progress]:
     else:
         state, frozen, progress = restore(job.folder, job.setup, step)
         job.say(f"Resuming after step {step}.")
-    provenance.cut(job.folder.provenance, step or 0)
+    lines = provenance.cut(job.folder.provenance, step or 0)
+    if (len(lines), provenance.last_chain(lines)) != (step or 0, progress.chain):
+        raise UserError(
+            f"the log holds {len(lines)} steps and does not end where the checkpoint of step {step or 0} was saved",
+            str(job.folder.provenance),
+            "restore the log from a copy, or start anew with another --out",
+        )
     provenance.cut_metrics(job.folder.metrics, step or 0)
     return state, frozen, progress
 
@@ -99,14 +93,21 @@ def restore(folder: RunFolder, setup: Setup, step: int) -> tuple[State, Any, loo
     return state, frozen, loop.Progress(**meta)
 
 
+def judged_step(folder: RunFolder) -> int:
+    """The step that a run is judged by: the newest, or after early stopping the best. Raises: UserError."""
+    step = checkpoint.latest(folder.checkpoints)
+    if step is None:
+        raise UserError("the run has no complete checkpoint yet", str(folder.root), "go on with --resume")
+    progress = loop.Progress(**checkpoint.read_meta(folder.checkpoints, step))
+    return progress.best_step if progress.finished else step
+
+
 def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[State, loop.Progress]:
     train = job.experiment.train
     plan = loop.Plan(
         train.steps, train.evaluate_every, train.checkpoint_every or train.evaluate_every,
         train.hash_every, train.patience, train.keep_best,
     )  # fmt: skip
-    if progress.finished and int(state.step) < train.steps and train.patience is None:
-        progress = progress._replace(finished=False)
     with _signals() as caught:
         hooks = _hooks(job, frozen, speedometer(job, int(state.step), progress.seconds), lambda: bool(caught))
         arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
@@ -162,7 +163,8 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
 
     def save(state: State, progress: loop.Progress) -> None:
         step = int(state.step)
-        checkpoint.save(folder.checkpoints, step, state, progress._asdict())
+        integrity.sync(folder.provenance)  # the lines before the checkpoint that counts on them
+        checkpoint.save(folder.checkpoints, step, state, progress._replace(chain=chain["last"])._asdict())
         checkpoint.prune(folder.checkpoints, train.keep_last, [progress.best_step] if train.keep_best else [])
 
     place = lambda batch: jax.device_put(batch, setup.shardings[2])
@@ -176,8 +178,8 @@ def likelihood(job: Run, found: dict, split: str) -> dict[str, float]:
 
 def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
-    if progress.finished:  # early stopping keeps the best, not the last
-        state, _, _ = restore(job.folder, job.setup, progress.best_step)
+    if progress.finished:
+        state, _, _ = restore(job.folder, job.setup, judged_step(job.folder))
     found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
     held_out = {"accuracy": found["accuracy"]} | likelihood(job, found, "validation")
     if job.data.texts:
@@ -213,11 +215,18 @@ def tree_hash(tree) -> str:
 
 
 def _write_manifest(job: Run) -> None:
-    manifest = folders.surroundings(job.setup.mesh, folders.command_line())
+    """What the bits depend on, for this session and those before it whose steps still count."""
+    step = checkpoint.latest(job.folder.checkpoints) or 0
+    found = folders.surroundings(job.setup.mesh, folders.command_line())
+    session = {"after_step": step, "steps": job.experiment.train.steps, "rules": job.experiment.mesh.rules}
+    old = folders.read_json(job.folder.manifest) if job.folder.manifest.exists() else {}
+    earlier = [other for other in old.get("sessions", ()) if other["after_step"] < step]
+    if earlier and (changes := folders.differences(earlier[-1], found)):
+        job.say(f"Not as before: {changes}. Equal bits are promised for equal surroundings only.")
+    manifest = found | {"sessions": [*earlier, session | found]}
     manifest["data_sha256"] = job.data.sha256
     manifest["tokenizer_sha256"] = None if job.data.tokenizer is None else job.data.tokenizer.sha256
-    if job.folder.manifest.exists():
-        old = folders.read_json(job.folder.manifest)
+    if old:
         for name in ("data_sha256", "tokenizer_sha256"):
             if old.get(name) != manifest[name]:
                 raise UserError(

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from minillm import params, sharding
-from minillm.config import Experiment, validate
+from minillm.config import Experiment, model_config
 from minillm.errors import UserError
-from minillm.models import MODELS
+from minillm.experiment.data import example_length
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
 from minillm.training.optimizer import make_optimizer, make_schedule
@@ -37,23 +37,12 @@ class Setup(NamedTuple):
     eval_step: Callable  # jitted
 
 
-def model_config(experiment: Experiment, vocabulary: int):
-    """The [model] section as the named model's module and its own Config."""
-    section = dict(experiment.model)
-    kind = section.pop("kind", "gpt")
-    if kind not in MODELS:
-        raise UserError(f"unknown model {kind!r}", "model.kind", f"known models: {', '.join(MODELS)}")
-    if "vocabulary" in section:
-        raise UserError("the vocabulary comes from the tokenizer", "model.vocabulary", "set tokenizer.vocabulary")
-    module = MODELS[kind]
-    return module, validate(module.Config, section | {"vocabulary": vocabulary}, "config", "model")
-
-
 def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     """Builds everything; allocates no array but the key."""
-    module, config = model_config(experiment, vocabulary)
+    module, config = model_config(experiment.model, vocabulary)
+    _refuse_long_examples(example_length(experiment), config.context)
     specs, model = module.param_specs(config), bind(module, config)
-    tuning = make_tuning(experiment)
+    tuning = METHODS[experiment.tuning.method](experiment.tuning)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
     if (train.batch_size // train.shards) % experiment.mesh.data:
         raise UserError(
@@ -86,12 +75,13 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
                  jax.random.key(train.seed), train_step, eval_step)  # fmt: skip
 
 
-def make_tuning(experiment: Experiment) -> Tuning:
-    """The [tuning] section."""
-    section = experiment.tuning
-    if section.method == "full" and section.freeze:
-        raise UserError("patterns are given but the method is 'full'", "tuning.freeze", "set tuning.method = 'freeze'")
-    return METHODS["freeze"](section.freeze) if section.method == "freeze" else METHODS["full"]()
+def _refuse_long_examples(length: int, context: int) -> None:
+    if length > context:
+        raise UserError(
+            f"examples of {length} tokens are longer than the model's context of {context}",
+            "data.length",
+            "make data.length smaller or model.context larger",
+        )
 
 
 def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:

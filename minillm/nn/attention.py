@@ -16,6 +16,7 @@ from minillm.params import Specs, prefix
 
 Heads = Float[Array, "batch length heads head"]
 KeyHeads = Float[Array, "batch keys heads head"]
+CachedHeads = Float[Array, "batch heads keys head"]
 Mask = Bool[Array, "batch #heads length keys"] | Bool[Array, "1 #heads length keys"]  # True: may be looked at
 LOWEST = jnp.finfo(jnp.float32).min  # a masked score; minus infinity would make NaN of a row without a key
 
@@ -56,7 +57,7 @@ def segment_mask(segments: Int[Array, "batch length"]) -> Bool[Array, "batch 1 l
 
 def attention_weights(query: Heads, key: KeyHeads, mask: Mask | None = None) -> Float[Array, "batch heads length keys"]:
     """softmax(Q K^T / sqrt(head)) over the keys, in float32. A row with no key to look at is all zeros, not NaN."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
     if mask is None:
         return jax.nn.softmax(scores, axis=-1)
     weights = jax.nn.softmax(jnp.where(mask, scores, LOWEST), axis=-1)
@@ -69,6 +70,16 @@ def dot_product_attention(
     """The plain form: every score is computed, masked ones are thrown away. `keys`: dropout keys per example."""
     weights = dropout(attention_weights(query, key, mask), keys, rate).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def cached_attention(query: Heads, key: CachedHeads, value: CachedHeads, mask: Mask) -> Heads:
+    """The same over a key-value cache, in which heads stand before positions: each head's keys are one matrix.
+
+    With positions first, XLA on the CPU would transpose the whole cache for every token.
+    """
+    scores = jnp.einsum("bqhd,bhkd->bhqk", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(mask, scores, LOWEST), axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bhkd->bqhd", weights, value)
 
 
 def causal_attention(

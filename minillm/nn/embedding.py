@@ -12,8 +12,12 @@ def embedding_specs(vocabulary: int, width: int, *, axis: str = "vocab", scale: 
 
 
 def embed_tokens(params: dict, tokens: Int[Array, "*batch"], dtype=jnp.float32) -> Float[Array, "*batch model"]:
-    """Row `tokens[i]` of the table for every token."""
-    return params["table"].astype(dtype)[tokens]
+    """Row `tokens[i]` of the table for every token.
+
+    The rows are cast, not the table: the gradient of a lookup is a sum over all occurrences of a token, and in bfloat16
+    a sum of ones stops at 256.
+    """
+    return params["table"][tokens].astype(dtype)
 
 
 def unembed(params: dict, hidden: Float[Array, "*batch model"]) -> Float[Array, "*batch vocab"]:

@@ -101,13 +101,13 @@ def read_meta(folder: str | Path, step: int) -> Any:
     return _load_meta(path)
 
 
-def verify(path: str | Path) -> dict:
-    """Compare all files of one checkpoint folder with its manifest and return the manifest: step, files, leaves.
+def verify(folder: str | Path, step: int) -> dict:
+    """Compare all files of a checkpoint with its manifest and return the manifest: step, files, leaves.
 
     Raises:
         UserError: a file is damaged, missing or added; names it, and the leaf if it holds one.
     """
-    return check_files(Path(path))
+    return check_files(_locate(Path(folder), step))
 
 
 def steps(folder: str | Path) -> list[int]:

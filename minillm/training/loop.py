@@ -4,11 +4,13 @@ The loop owns no files and no data: `Hooks` supplies batches and takes what come
 and on metrics, never on the clock, so that a killed and resumed run repeats the straight one.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from minillm.errors import UserError
+from minillm.training.provenance import START
 from minillm.training.state import State
 
 
@@ -30,6 +32,7 @@ class Progress(NamedTuple):
     best_step: int = 0
     stale: int = 0  # evaluations since the best
     finished: bool = False  # early stopping said so
+    chain: str = START  # of the provenance log at the step that was saved
     seconds: float = 0.0  # of training steps, over all sessions; evaluations and checkpoints do not count
 
 
@@ -66,7 +69,9 @@ def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: P
             _read(hooks, *pending[:-1], state if hashed else None)
             progress, pending = progress._replace(seconds=time.perf_counter() - started), None
         if evaluates:
-            progress = judge(progress, step, hooks.evaluate(step, state), plan.patience)
+            loss = hooks.evaluate(step, state)
+            refuse_non_finite("the validation loss", loss, step)
+            progress = judge(progress, step, loss, plan.patience)
             saves = saves or progress.finished or (plan.keep_best and progress.best_step == step)
         if saves:
             hooks.save(state, progress)
@@ -87,11 +92,13 @@ def judge(progress: Progress, step: int, loss: float, patience: int | None) -> P
 
 def _read(hooks: Hooks, step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
     metrics = {name: float(value) for name, value in metrics.items()}  # waits for the device
-    loss = metrics["loss"]
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise UserError(
-            f"the loss became {loss} at step {step}",
-            "training",
-            "lower optimizer.learning_rate or set optimizer.clip_norm",
-        )
+    for name in ("loss", "gradient_norm"):
+        refuse_non_finite(f"the {name.replace('_', ' ')}", metrics.get(name, 0.0), step)
     hooks.log(step, batch, metrics, seconds, state)
+
+
+def refuse_non_finite(what: str, value: float, step: int) -> None:
+    """A diverged model is not saved. Raises: UserError."""
+    if not math.isfinite(value):
+        mend = "lower optimizer.learning_rate or set optimizer.clip_norm; the last checkpoint stays"
+        raise UserError(f"{what} became {value} at step {step}", "training", mend)

@@ -3,7 +3,7 @@
 One JSON object per line, with sorted keys and no spaces: `step` (updates done, this one included), `batch` and `key`
 (what went in), `loss` (the bits of the float32), `parameters` (leaf -> sha256, where recorded), and
 `chain` = sha256(chain of the line before + this line without its chain). A changed, moved or removed line breaks the
-chain; only a cut at the very end cannot be seen from the log alone, so a run keeps the last chain in its checkpoint.
+chain; only a cut at the very end cannot be seen from the log alone, so a checkpoint keeps the chain of its step.
 """
 
 import hashlib

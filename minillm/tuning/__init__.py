@@ -1,5 +1,14 @@
-"""Tuning methods, by the name that a config gives them."""
+"""Tuning methods, by the name that a config gives them; each is made from its [tuning] section."""
 
+from minillm.errors import UserError
+from minillm.tuning.contract import Tuning
 from minillm.tuning.freeze import freeze, full
 
-METHODS = {"full": full, "freeze": freeze}
+
+def _full(section) -> Tuning:
+    if section.freeze:
+        raise UserError("patterns are given but the method is 'full'", "tuning.freeze", "set tuning.method = 'freeze'")
+    return full()
+
+
+METHODS = {"full": _full, "freeze": lambda section: freeze(section.freeze)}
