@@ -116,14 +116,16 @@ def distance_bias(
 ) -> Float[Array, "#batch heads length keys"]:
     """What is added to the scores of queries at `positions` and keys 0 ... keys - 1, from the learned table.
 
-    Causal: all buckets count backwards. Else half of them count backwards and half forwards.
+    Causal: all buckets count backwards; else half of them, and half forwards. The lookup is a product with one-hot rows:
+    XLA on the CPU can take minutes to compile the gradient of indexing with constants.
     """
     ahead = jnp.arange(keys) - positions[..., None]
     size = config.buckets if causal else config.buckets // 2
     away = jnp.maximum(-ahead, 0) if causal else jnp.abs(ahead)
     bucket = jnp.asarray(bucket_table(size, config.distance))[jnp.minimum(away, config.distance)]
     bucket = bucket if causal else bucket + size * (ahead > 0)
-    return jnp.moveaxis(params["table"][bucket], -1, 1)
+    hit = jax.nn.one_hot(bucket, config.buckets)
+    return jnp.einsum("blkn,nh->bhlk", hit, params["table"], precision=jax.lax.Precision.HIGHEST)
 
 
 def embed(params: Params, batch: Batch, config: Config) -> dict[str, Array]:
