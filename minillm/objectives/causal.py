@@ -34,6 +34,13 @@ def causal(
     log^2 Z keeps the normaliser near 1 (Chowdhery et al. 2022, section 5); give it a coefficient near 1e-4.
     """
     logits = model.logits(params, model.apply(params, batch, key=key).hidden)
+    return prediction_sums(logits, batch, extra, label_smoothing=label_smoothing, z_loss=z_loss)
+
+
+def prediction_sums(
+    logits: Float[Array, "batch length vocab"], batch: Batch, extra, *, label_smoothing: float, z_loss: bool
+) -> Sums:
+    """What `causal` returns, from logits and the batch's targets and weights."""
     weights = batch["weights"].astype(jnp.float32)
     total = weights.sum()
     losses, log_normaliser = token_losses(logits, batch["targets"])
