@@ -1,5 +1,6 @@
 """Generation with a key-value cache: greedy, temperature, top-k and top-p, several samples, stop tokens.
 
+A module with `init_carry`, `apply` and `logits` is all it needs: decoders, and encoder-decoders with sources.
 The prompt is padded to a bucket and everything that varies is an argument of the compiled function, so that one
 compilation serves every prompt length up to the bucket and every sampling setting.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from minillm.errors import UserError
+from minillm.params import unstack_blocks
 
 
 class Sampling(NamedTuple):
@@ -33,8 +35,14 @@ def filter_logits(logits: Float[Array, "batch vocab"], sampling: Sampling) -> Fl
     The nucleus is the smallest set of most likely tokens whose probabilities sum to at least top_p; it never is empty.
     Temperature comes first, then top-k, then top-p, as in Hugging Face's `generate`.
     """
-    vocabulary = logits.shape[-1]
     logits = logits.astype(jnp.float32) / jnp.maximum(sampling.temperature, 1e-6)
+    whole = (sampling.top_k <= 0) & (sampling.top_p >= 1.0)
+    return jax.lax.cond(whole, lambda logits: logits, lambda logits: _keep_likely(logits, sampling), logits)
+
+
+def _keep_likely(logits, sampling: Sampling):
+    """Sorts the vocabulary; nothing else in a generated token costs as much."""
+    vocabulary = logits.shape[-1]
     order = jnp.argsort(-logits, axis=-1)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     k = jnp.where(sampling.top_k > 0, sampling.top_k, vocabulary)
@@ -48,15 +56,19 @@ def filter_logits(logits: Float[Array, "batch vocab"], sampling: Sampling) -> Fl
 
 def sample_token(logits: Float[Array, "batch vocab"], key: Key[Array, ""], sampling: Sampling) -> Int[Array, "batch"]:
     """One token per row: the most likely at temperature 0, otherwise a draw from the filtered distribution."""
-    drawn = jax.random.categorical(key, filter_logits(logits, sampling), axis=-1)
-    greedy = jnp.argmax(logits, axis=-1)
-    return jnp.where(sampling.temperature <= 0.0, greedy, drawn).astype(jnp.int32)
+    noise = jax.random.gumbel(key, logits.shape, jnp.float32)  # the argmax of logits + Gumbel noise is a draw
+    scores = jnp.where(sampling.temperature <= 0.0, logits, filter_logits(logits, sampling) + noise)
+    ids = jnp.arange(scores.shape[-1], dtype=jnp.int32)
+    best = scores == scores.max(-1, keepdims=True)  # two plain reductions: `argmax` takes five times as long on a CPU
+    return jnp.where(best, ids, scores.shape[-1] - 1).min(-1)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "tokens"))
-def _generate(params, prompt, lengths, key, sampling, stop, *, module, config, tokens: int):
-    """prompt [batch, bucket] right-padded, lengths [batch] -> new tokens [batch, tokens], stopped rows padded with 0."""
-    carry = module.init_carry(params, {"tokens": prompt}, config, prompt.shape[1] + tokens)
+def _generate(params, batch, lengths, key, sampling, stop, *, module, config, tokens: int):
+    """batch of `prompt_batch`, lengths [batch] -> new tokens [batch, tokens], stopped rows padded with 0."""
+    prompt = batch["tokens"]
+    carry = module.init_carry(params, batch, config, prompt.shape[1] + tokens)
+    params = unstack_blocks(params)
     output = module.apply(params, {"tokens": prompt, "lengths": lengths}, config, carry=carry)
     last = jnp.take_along_axis(output.hidden, (lengths - 1)[:, None, None], axis=1)
 
@@ -82,12 +94,13 @@ def bucket_size(length: int, context: int, tokens: int) -> int:
     return min(bucket, context - tokens)
 
 
-def generate(
-    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, key, sampling=WHOLE, stop=()
-) -> list[list[int]]:
-    """Continues each prompt (at least one id) by up to `tokens` ids; a row ends before its first stop id.
+def prompt_batch(
+    config, prompts: Sequence[Sequence[int]], tokens: int, sources: Sequence[Sequence[int]] | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Prompts padded to their bucket, "tokens" [batch, bucket], and their lengths [batch].
 
-    Raises: UserError where a prompt is empty, or where prompt and continuation do not fit into the context.
+    With `sources`, for an encoder-decoder, "source" and "source_mask" [batch, source bucket] too. Raises: UserError
+    where a prompt or source is empty or does not fit into the context.
     """
     longest = max(len(prompt) for prompt in prompts)
     if min(len(prompt) for prompt in prompts) < 1:
@@ -98,17 +111,45 @@ def generate(
             "--prompt, --tokens",
             f"use a shorter prompt or at most {max(config.context - longest, 0)} tokens",
         )
-    bucket = bucket_size(longest, config.context, tokens)
-    padded = np.zeros((len(prompts), bucket), np.int32)
-    for row, prompt in zip(padded, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    padded, lengths = _pad(prompts, bucket_size(longest, config.context, tokens))
+    batch = {"tokens": padded}
+    if sources is not None:
+        sizes = [len(source) for source in sources]
+        if len(sources) != len(prompts) or not 1 <= min(sizes) <= max(sizes) <= config.context:
+            raise UserError(
+                f"{len(sources)} sources of {min(sizes)} to {max(sizes)} tokens for {len(prompts)} prompts",
+                "sources",
+                f"give one source per prompt, of 1 to {config.context} tokens",
+            )
+        batch["source"], sizes = _pad(sources, bucket_size(max(sizes), config.context, 0))
+        batch["source_mask"] = np.arange(batch["source"].shape[1]) < sizes[:, None]
+    return batch, lengths
+
+
+def _pad(rows: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows padded on the right with 0 [rows, width], and their lengths [rows]; int32."""
+    padded = np.zeros((len(rows), width), np.int32)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    return padded, np.array([len(row) for row in rows], np.int32)
+
+
+def generate(
+    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, key, sampling=WHOLE, stop=(), sources=None
+) -> list[list[int]]:
+    """Continues each prompt (at least one id) by up to `tokens` ids; a row ends before its first stop id.
+
+    An encoder-decoder reads `sources`, one per prompt; a prompt then is the target's beginning token.
+    Raises: UserError where a prompt is empty, or where prompt and continuation do not fit into the context.
+    """
+    batch, lengths = prompt_batch(config, prompts, tokens, sources)
     settings = Sampling(*(np.asarray(v, t) for v, t in zip(sampling, (np.float32, np.int32, np.float32), strict=True)))
     stops = np.asarray(list(stop) or [-1], np.int32)
-    new = _generate(params, padded, lengths, key, settings, stops, module=module, config=config, tokens=tokens)
-    return [_before_stop(row, set(stop)) for row in np.asarray(new).tolist()]
+    new = _generate(params, batch, lengths, key, settings, stops, module=module, config=config, tokens=tokens)
+    return [before_stop(row, stop) for row in np.asarray(new).tolist()]
 
 
-def _before_stop(row: list[int], stop: set[int]) -> list[int]:
+def before_stop(row: list[int], stop: Sequence[int]) -> list[int]:
+    """The ids before the first stop id."""
     ends = [place for place, token in enumerate(row) if token in stop]
     return row[: ends[0]] if ends else row
