@@ -1,5 +1,13 @@
 """The models, by the name that a config gives them."""
 
-from minillm.models import bert, gpt, lstm, rnn, transformer_xl
+from minillm.models import bert, gpt, lstm, rnn, t5, transformer, transformer_xl
 
-MODELS = {"bert": bert, "gpt": gpt, "lstm": lstm, "rnn": rnn, "transformer_xl": transformer_xl}
+MODELS = {
+    "bert": bert,
+    "gpt": gpt,
+    "lstm": lstm,
+    "rnn": rnn,
+    "t5": t5,
+    "transformer": transformer,
+    "transformer_xl": transformer_xl,
+}

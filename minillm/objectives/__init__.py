@@ -3,6 +3,8 @@
 from minillm.objectives.causal import causal
 from minillm.objectives.masked import masked
 from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
+from minillm.objectives.sequence_to_sequence import sequence_to_sequence
+from minillm.objectives.span import span
 from minillm.objectives.structural import structural
 
 OBJECTIVES = {
@@ -11,4 +13,6 @@ OBJECTIVES = {
     "next_sentence": next_sentence,
     "masked_next_sentence": masked_next_sentence,
     "structural": structural,
+    "sequence_to_sequence": sequence_to_sequence,
+    "span": span,
 }
