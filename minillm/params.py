@@ -109,14 +109,27 @@ def prefix(specs: Specs, name: str) -> Specs:
     return {f"{name}/{p}": s for p, s in specs.items()}
 
 
-def unstack(params: Params) -> list[Params]:
-    """Stacked layers -> one tree per layer.
+def unstack(params: Params | list[Params]) -> list[Params]:
+    """Stacked layers -> one tree per layer; what is unstacked already stays as it is.
 
     `lax.split` rather than indexing: its transpose is one concatenation, where the transpose of indexing would pad
     every layer's gradient with zeros to the full stack and add them up.
     """
+    if isinstance(params, list):
+        return params
     leaves, tree = jax.tree.flatten(params)
     split = [jax.lax.split(leaf, (1,) * leaf.shape[0], axis=0) for leaf in leaves]
     return [
         jax.tree.unflatten(tree, [part.reshape(part.shape[1:]) for part in row]) for row in zip(*split, strict=True)
     ]
+
+
+def unstack_blocks(params: Params) -> Params:
+    """Every "blocks" of a whole model unstacked, for a loop that runs the model many times.
+
+    Inside the loop, as in generation, the split would copy every weight each time around.
+    """
+    return {
+        name: unstack(part) if name == "blocks" else unstack_blocks(part) if isinstance(part, dict) else part
+        for name, part in params.items()
+    }

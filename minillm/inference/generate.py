@@ -41,7 +41,7 @@ def filter_logits(logits: Float[Array, "batch vocab"], sampling: Sampling) -> Fl
 
 
 def _keep_likely(logits, sampling: Sampling):
-    """Sorts the vocabulary; nothing else in a generated token costs as much."""
+    """Top-k and top-p, by sorting the vocabulary: greedy and plain sampling go without."""
     vocabulary = logits.shape[-1]
     order = jnp.argsort(-logits, axis=-1)
     ranked = jnp.take_along_axis(logits, order, axis=-1)

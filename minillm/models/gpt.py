@@ -135,9 +135,9 @@ def self_attention(params: Params, x, config: Config, scope: Scope, cache, keys)
     else:
         start = scope.positions[:, 0]
         cache = {"key": _write(cache["key"], key, start), "value": _write(cache["value"], value, start)}
-        key, value = cache["key"], cache["value"]
-        mask = (jnp.arange(key.shape[1]) <= scope.positions[..., None])[:, None]
-        attended = attention.dot_product_attention(query, key, value, mask)
+        mask = (jnp.arange(cache["key"].shape[2]) <= scope.positions[..., None])[:, None]
+        attended = attention.cached_attention(query, cache["key"], cache["value"], mask)
+        key = cache["key"].swapaxes(1, 2)
     captured = {}
     if "attention" in scope.capture:
         captured["attention"] = attention.attention_weights(query, key, mask)
@@ -167,12 +167,12 @@ def block(params: Params, x, config: Config, scope: Scope, cache=None, keys=None
 def init_carry(params: Params, batch: Batch, config: Config, length: int) -> dict:
     """An empty key-value cache for `length` tokens per row.
 
-    carry = {"cache": one {"key", "value"} [batch, length, heads, head] per layer, "index": [batch] tokens seen}.
+    carry = {"cache": one {"key", "value"} [batch, heads, length, head] per layer, "index": [batch] tokens seen}.
     """
     if length > config.context:
         raise ValueError(f"a cache of {length} tokens is longer than the context of {config.context}")
     rows = batch["tokens"].shape[0]
-    shape = (rows, length, config.heads, config.width // config.heads)
+    shape = (rows, config.heads, length, config.width // config.heads)
     empty = lambda: jnp.zeros(shape, jnp.dtype(config.dtype))
     cache = tuple({"key": empty(), "value": empty()} for _ in range(config.layers))
     return {"cache": cache, "index": jnp.zeros((rows,), jnp.int32)}
@@ -243,4 +243,5 @@ def _positions(batch: Batch, carry) -> Int[Array, "batch length"]:
 
 def _write(cache, new, start):
     """Writes `new` [batch, length, heads, head] into each row of the cache at that row's `start` [batch]."""
-    return jax.vmap(lambda row, piece, at: jax.lax.dynamic_update_slice(row, piece, (at, 0, 0)))(cache, new, start)
+    new = new.swapaxes(1, 2)
+    return jax.vmap(lambda row, piece, at: jax.lax.dynamic_update_slice(row, piece, (0, at, 0)))(cache, new, start)
