@@ -105,7 +105,10 @@ def sample(
     from minillm.config import SampleConfig
     from minillm.experiment import reopen
 
-    settings = SampleConfig(tuple(prompt) * samples, tokens, temperature, top_k, top_p, seed)
+    try:
+        settings = SampleConfig(tuple(prompt) * samples, tokens, temperature, top_k, top_p, seed)
+    except ValueError as error:
+        raise UserError(str(error), "sample", "mend that option") from None
     found = reopen.sample(run, settings)
     _print(found, as_json, lambda: [typer.echo(f"{row['prompt']}{row['text']}\n") for row in found])
 

@@ -22,6 +22,7 @@ from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.training.optimizer import OptimizerConfig
 
+LEFT_TO_RIGHT = ("gpt", "rnn", "lstm", "transformer_xl")  # what the causal objective trains; BERT would see the answer
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
@@ -237,6 +238,11 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
     kind = section.pop("kind", "gpt")
     if kind not in MODELS:
         raise UserError(f"unknown model {kind!r}", f"{where}: model.kind", f"known models: {', '.join(MODELS)}")
+    if kind not in LEFT_TO_RIGHT:
+        mend = f"the experiments of this version train {', '.join(LEFT_TO_RIGHT)}"
+        raise UserError(
+            f"{kind} does not read from left to right, as the causal objective needs", f"{where}: model.kind", mend
+        )
     if "vocabulary" in section:
         raise UserError("the tokenizer decides it", f"{where}: model.vocabulary", "set tokenizer.vocabulary")
     module = MODELS[kind]

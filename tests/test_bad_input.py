@@ -41,7 +41,7 @@ SETTINGS = {
     "train.steps=-4": "steps", "train.steps=1.5": "train.steps", "train.batch_size=0": "batch_size", "train.shards=3": "shards",
     "train.seed=-1": "seed", "train.keep_last=0": "keep_last", "train.patience=0": "patience", "train.log_every=0": "log_every",
     "train.hash_every=-1": "hash_every", "model.heads=3": "heads must divide width", "model.heads=0": "at least 1",
-    "model.kind='lstmm'": "unknown model", "model.vocabulary=5": "tokenizer", "model.dropout=1.0": "dropout",
+    "model.kind='lstmm'": "unknown model", "model.kind='bert'": "left to right", "model.vocabulary=5": "tokenizer", "model.dropout=1.0": "dropout",
     "model.dropout=nan": "model.dropout", "model.norm='batch'": "model.norm", "model.hidden=0": "hidden", "model.layers=0": "at least 1",
     "model.norm_epsilon=0.0": "norm_epsilon", "model.width=4": "rotary", "model.contxt=8": "did you mean 'context'",
     "optimizer.learning_rate=0.0": "learning_rate", "optimizer.learning_rate=nan": "learning_rate",
@@ -68,6 +68,7 @@ CORPORA = {
     "small vocabulary": (PROSE, ["tokenizer.vocabulary=100"], "smaller than"),
     "length": (PROSE, ["data.limit=300", "model.context=512", "tokenizer.vocabulary=290"], "one example needs 513"),
     "long prompt": (PROSE, [f"sample.prompts=['{'word ' * 99}']"], "shorten it"),
+    "unknown text": (PROSE + "é".encode() * 60, ["tokenizer.byte_fallback=false", "tokenizer.kind=char", "tokenizer.vocabulary=60"], "does not know: 'é'"),
     "unknown prompt": (PROSE, ["tokenizer.byte_fallback=false", "tokenizer.vocabulary=100", "sample.prompts=['é']"], "does not know 'é'"),
 }  # fmt: skip
 
@@ -156,6 +157,10 @@ DAMAGE = {
     "summary cut": (lambda r: _cut(r / "summary.json"), ["compare", "run"], "not JSON"),
     "log gone": (lambda r: (r / "provenance.jsonl").unlink(), ["verify", "run"], "provenance.jsonl"),
     "empty split": (lambda r: None, ["eval", "run", "--split", "test"], "data.test"),
+    "huge seed": (lambda r: None, ["sample", "run", "--seed", str(2**40)], "seed"),
+    "surrogate": (lambda r: None, ["sample", "run", "--prompt", "\udcff"], "UTF-8"),
+    "metrics cut": (lambda r: (r / "metrics.jsonl").write_text("{broken\n"), ["compare", "run"], "metrics.jsonl"),
+    "summary of another": (lambda r: (r / "summary.json").write_text("{}"), ["compare", "run"], "not a run's summary"),
     "no such split": (lambda r: None, ["eval", "run", "--split", "train"], "validation or test"),
     "long prompt": (lambda r: None, ["sample", "run", "--prompt", "word " * 99], "shorten it"),
     "many tokens": (lambda r: None, ["sample", "run", "--tokens", "99"], "do not fit"),

@@ -164,6 +164,46 @@ def test_bfloat16_keeps_float32_parameters_and_gradients():
     np.testing.assert_allclose(hidden.astype(jnp.float32), gpt.apply(weights, batch, exact).hidden, atol=0.15)
 
 
+def test_bfloat16_gradients_are_those_of_float32_but_for_rounding():
+    """One token makes up most of the text: its embedding's gradient is a long sum, which bfloat16 cannot hold."""
+    ids = jnp.where(jax.random.bernoulli(jax.random.key(2), 0.9, (64, 32)), 5, tokens(64))
+    batch, found = batch_of(ids, jnp.ones((64, 31))), []
+    for settings in ({}, {"dtype": "bfloat16"}):
+        config, weights = make(**settings)
+        gradient = make_gradient(causal, bind(gpt, config), full(), {})
+        found.append(params.flatten(jax.jit(gradient)(weights, {}, {}, batch, jax.random.key(0))[0]))
+    for path, exact in found[0].items():
+        if not path.endswith("key/bias"):  # a bias of all keys changes no softmax: its true gradient is 0
+            error = jnp.linalg.norm(exact - found[1][path]) / jnp.linalg.norm(exact)
+            assert error < 0.05, (path, error)
+
+
+def test_dropout_drops_its_share_keeps_the_mean_and_belongs_to_the_example():
+    from minillm.nn.dropout import dropout, example_keys, fold_keys
+
+    keys = example_keys(jax.random.key(0), jnp.arange(4))
+    x = jnp.ones((4, 100, 50))
+    out = dropout(x, keys, 0.3)
+    assert abs(float((out == 0).mean()) - 0.3) < 0.015
+    np.testing.assert_allclose(out[out != 0], 1 / 0.7, rtol=1e-6)
+    np.testing.assert_array_equal(out[2:], dropout(x[2:], keys[2:], 0.3))  # the place in the batch does not matter
+    assert not np.array_equal(out[0], out[1])
+    assert not np.array_equal(out, dropout(x, fold_keys(keys, 1), 0.3))
+    assert dropout(x, None, 0.3) is x
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_dropout_reaches_the_model_only_with_a_key(layers):
+    config = gpt.Config(vocabulary=29, context=32, layers=layers, width=16, heads=2, dropout=0.5)
+    weights = params.init_params(gpt.param_specs(config), jax.random.key(0))
+    batch = {"tokens": tokens(2, 8), "index": jnp.arange(2)}
+    run = lambda key: gpt.apply(weights, batch, config, key=key).hidden
+    plain, noisy, again, other = run(None), run(jax.random.key(1)), run(jax.random.key(1)), run(jax.random.key(2))
+    np.testing.assert_array_equal(noisy, again)
+    assert not np.allclose(plain, noisy)
+    assert not np.allclose(noisy, other)
+
+
 def test_a_leaf_does_not_depend_on_other_rows():
     config, _ = make()
     specs = gpt.param_specs(config)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from minillm.training import checkpoint, provenance
@@ -137,6 +138,57 @@ def test_verify_refuses_a_broken_chain_and_a_damaged_checkpoint(straight, tmp_pa
     assert (done.returncode, "damaged" in done.stderr) == (2, True)
 
 
+def test_verify_compares_checkpoints_with_the_replay(straight, tmp_path):
+    """Weights changed and saved with right hashes, as no flipped bit would be: only a replay can tell."""
+    from minillm.experiment.reopen import open_run
+    from minillm.experiment.run import restore
+
+    shutil.copytree(straight, tmp_path / "run")
+    opened = open_run(tmp_path / "run")
+    state, _, progress = restore(opened.folder, opened.setup, 60)
+    checkpoint.save(opened.folder.checkpoints, 60, jax.tree.map(lambda leaf: leaf + 1, state)._replace(step=state.step),
+                    progress._asdict())  # fmt: skip
+    done = minillm("verify", tmp_path / "run", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["step"], found["field"]) == (1, 60, "checkpoint")
+    assert found["leaf"]
+
+
+def test_a_log_that_was_cut_is_refused_by_verify_and_by_resume(straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    log = tmp_path / "run/provenance.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:30]))
+    verified = minillm("verify", tmp_path / "run")
+    assert (verified.returncode, "every step from 1 to 60" in verified.stderr) == (2, True)
+    resumed = minillm("run", *SMALL, "--set", "train.steps=70", "--out", tmp_path / "run", "--resume")
+    assert (resumed.returncode, "holds 30 steps" in resumed.stderr) == (2, True)
+
+
+def test_verify_replays_every_session_with_its_own_schedule_and_mesh(straight, tmp_path):
+    """The cosine schedule ends at train.steps, so a longer resumed run has two schedules, and here two meshes."""
+    shutil.copytree(straight, tmp_path / "run")
+    longer = [*SMALL, "--set", "train.steps=80", "--set", "mesh.data=2", "--out", tmp_path / "run", "--resume"]
+    assert minillm("run", *longer, devices=2).returncode == 0
+    done = minillm("verify", tmp_path / "run", "--json", devices=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["equal"], found["steps"]) == (True, 80)
+    assert found["checkpoints"] >= 2
+
+
+def test_after_early_stopping_all_commands_judge_the_best_step(tmp_path):
+    """A learning rate that grows worse: the best step is an early one."""
+    settings = ["--set", "train.patience=1", "--set", "train.steps=1000", "--set", "optimizer.learning_rate=0.5",
+                "--set", "optimizer.warmup_steps=40", "--set", "train.evaluate_every=5"]  # fmt: skip
+    done = minillm("run", *SMALL, *settings, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["steps"] == summary["best_step"] < max(checkpoint.steps(tmp_path / "run/checkpoints"))
+    evaluated = json.loads(minillm("eval", tmp_path / "run", "--json").stdout)
+    assert (evaluated["step"], evaluated["loss"]) == (summary["steps"], summary["validation"]["loss"])
+    assert minillm("verify", tmp_path / "run").returncode == 0
+
+
 def test_resume_may_change_steps_mesh_and_logging(straight, tmp_path):
     """The same learning rate at every step, so that a run made longer is the longer run from the start."""
     constant = [*SMALL, "--set", "optimizer.schedule=constant"]
@@ -215,12 +267,13 @@ prompts = ["line <script>alert(1)</script>"]
 """
 
 
-@pytest.mark.parametrize("command", ["run", "describe", "sample", "eval", "compare", "verify", "fetch"])
+@pytest.mark.parametrize("command", ["run", "describe", "sample", "eval", "compare", "verify", "fetch", "bench",
+                                     "lessons list", "lessons run", "lessons check"])  # fmt: skip
 def test_help_shows_an_example(command, capsys, monkeypatch):
     from minillm import cli
 
-    monkeypatch.setattr(sys, "argv", ["minillm", command, "--help"])
+    monkeypatch.setattr(sys, "argv", ["minillm", *command.split(), "--help"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0
-    assert "minillm" in capsys.readouterr().out
+    assert f"Example: minillm {command}" in " ".join(capsys.readouterr().out.split())
