@@ -81,9 +81,10 @@ def test_a_narrow_beam_scores_its_texts_rightly_and_finds_none_better_than_the_b
         assert scores[0] <= max(truth.values()) + 1e-5
 
 
-def test_one_beam_is_greedy():
-    config, weights = make(t5, seed=1)
-    found, _ = search(t5, 1, 1, 0.0)
+@pytest.mark.parametrize("seed", range(6))
+def test_one_beam_is_greedy(seed):
+    config, weights = make(t5, seed=seed)
+    found, _ = search(t5, seed, 1, 0.0)
     greedy = generate(t5, config, weights, PROMPTS, LENGTH, key=jax.random.key(0), sampling=Sampling(0.0), stop=(STOP,),
                       sources=SOURCES)  # fmt: skip
     assert [row[0].tokens for row in found] == greedy

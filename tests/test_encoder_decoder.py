@@ -108,6 +108,8 @@ def test_a_source_of_nothing_but_padding_gives_numbers(name):
     batch = example((0, 5, 1, 7))
     leaves = jax.tree.leaves(differentiate(module, config, weights, batch))
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
+    other = batch | {"source": batch["source"].at[0].set(3)}
+    np.testing.assert_array_equal(*(run(module, config, weights, b) for b in (batch, other)))
     del batch["source_mask"]  # none: the whole source is real
     real = batch | {"source_mask": jnp.ones((ROWS, SOURCE), bool)}
     np.testing.assert_allclose(*(run(module, config, weights, b) for b in (batch, real)), atol=1e-5)
