@@ -7,8 +7,8 @@
 # - **Prerequisites:** Python. No earlier lesson is needed. **Time:** 10 s on two cores; half an hour of reading.
 # - **Expected:** the toy's first merge has count 11. A Chinese sentence costs 3 bytes per character, 3 tokens per character
 #   under an English tokenizer, 0.59 under a Chinese one. Padding to 512 fills 98 % of the positions. 37 stop words are 35 %
-#   of all words. Cleaning keeps 76 % of python-docs. Held-out characters per BPE token: 1.7 at a vocabulary of 512, 2.9 at
-#   4096; meanwhile bits per token rise by about 1.6 and bits per character fall by about 0.6.
+#   of all words. Cleaning keeps 76 % of python-docs. Held-out characters per BPE token: 1.7 at a vocabulary of 512, 3.1 at
+#   4096; meanwhile bits per token rise by about 1.9 and bits per character fall by about 0.6.
 
 # %% [markdown]
 # ## The question

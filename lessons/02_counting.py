@@ -8,7 +8,7 @@
 # - **Prerequisites:** 01 (tokens). **Time:** 10 s on two cores; 45 minutes of reading.
 # - **Expected:** the toy has perplexity 1.316, 0.144 bits per character; what 3.4.1 prints on the left is 0.5, not 0.333.
 #   Glasses : Francisco is 0.6 by frequency, 6.8 by Kneser and Ney. Held-out bits per character on python-docs, mean of three
-#   splits: characters 4.6 at order 1 and 2.0 at order 5; 1024 BPE pieces 3.4 and 1.9 (training: 0.6); xz 2.0. Without
+#   splits: characters 4.7 at order 1 and 2.1 at order 5; 1024 BPE pieces 3.4 and 2.0 (training: 0.6); xz 2.0. Without
 #   cleaning order 5 seems to reach 1.4, while about a third of the held-out text also stands in the training part.
 
 # %% [markdown]

@@ -1,8 +1,10 @@
 """The command line. jax and its friends are imported inside the commands: `minillm --help` answers at once."""
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,14 +29,28 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 
 def main() -> None:
     """Entry point: what a user did wrong is one line on stderr and exit code 2."""
+    with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except UserError as error:
         sys.stderr.write(f"minillm: {error}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer makes the one into the other
+        if isinstance(stop, SystemExit) and stop.code != 130:
+            raise
         sys.stderr.write("minillm: stopped; a run goes on from its last checkpoint with --resume\n")
         raise SystemExit(130) from None
+
+
+INTERRUPTS: list[
+    int
+] = []  # Ctrl-C so far: Python swallows the exception where it falls into a callback of the collector
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    INTERRUPTS.append(number)
+    raise KeyboardInterrupt
 
 
 def prepare() -> None:
@@ -66,6 +82,8 @@ def run(
     experiment = configs.load(config, overrides)
     root = out or Path("runs") / experiment.name
     try:
+        if INTERRUPTS:
+            raise KeyboardInterrupt
         with display.watch(experiment.train.steps, quiet=as_json) as (say, show):
             summary = runs.run(experiment, root, resume, say, show)
     except runs.Stopped as stopped:
@@ -133,7 +151,7 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs")],
     from minillm.experiment import display, reopen
 
     found = reopen.compare(runs)
-    _print(found, as_json, lambda: display.compare(found))
+    _print(found, as_json, lambda: display.compare(found, runs[0] / "compare.png"))
 
 
 @app.command(epilog="Example: `minillm verify runs/quickstart --steps 20`")

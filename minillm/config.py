@@ -222,6 +222,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raw = tomllib.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise UserError("no such config", str(path), "name a TOML file, for example configs/quickstart.toml") from None
+    except IsADirectoryError:
+        raise UserError("this is a folder", str(path), "name a TOML file in it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot be read as TOML: {error}", str(path), "mend that line") from None
     for override in overrides:
@@ -277,7 +279,8 @@ def validate(kind: type, raw: dict, where: str, prefix: str = "") -> Any:
     try:  # through JSON, where strict types still let an array be a tuple
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(raw, default=str))
     except pydantic.ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
+        errors = failure.errors(include_url=False)  # a name misspelt is also a name missing: say the former
+        error = min(errors, key=lambda found: found["type"] != "unexpected_keyword_argument")
         key = ".".join([prefix, *map(str, error["loc"])] if prefix else map(str, error["loc"]))
         message, mend = error["msg"].removeprefix("Value error, "), "mend that key in the config"
         if error["type"] == "unexpected_keyword_argument":

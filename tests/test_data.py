@@ -1,6 +1,7 @@
 """The data room: exact round trips, pure batches, every token scored once."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -108,6 +109,15 @@ def test_cleaning_reports_what_it_removed():
     kept, report = clean.clean(parts, "NFKC", drop_repeated_lines=True)
     assert [d.text for d in kept] == ["same\nx\n", "y"]
     assert (report.duplicate_documents, report.repeated_lines) == (1, 1)
+
+
+def test_dropping_lines_leaves_no_longer_runs_of_blank_ones():
+    parts = [corpora.Document("a", "x\n\ny\n\nz\n"), corpora.Document("b", "1\n\nx\n\ny\n\nz\n\n\n2\n")]
+    kept, _ = clean.clean(parts, drop_repeated_lines=True)
+    assert [d.text for d in kept] == ["x\n\ny\n\nz\n", "1\n\n2\n"]
+    raw = corpora.read("python-docs")
+    longest = lambda documents: max(len(run) for d in documents for run in re.findall(r"\n+", d.text))
+    assert longest(clean.clean(raw, drop_repeated_lines=True)[0]) <= longest(raw)
 
 
 def test_tables_and_json_lines(tmp_path):

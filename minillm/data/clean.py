@@ -44,7 +44,8 @@ def clean(
 ) -> tuple[list[Document], CleanReport]:
     """Normalises Unicode and line ends, then removes exact duplicates and, if asked, lines seen before anywhere.
 
-    Blank lines stay. The first occurrence is kept, in the order given. Raises: UserError where nothing is left.
+    Blank lines stay, but for those that only parted the lines that went. The first occurrence is kept, in the order given.
+    Raises: UserError where nothing is left.
     """
     normalised = [d._replace(text=normalise(d.text, normalization)) for d in documents]
     changed = sum(a.text != b.text for a, b in zip(documents, normalised, strict=True))
@@ -77,13 +78,16 @@ def _drop_repeated_lines(documents: list[Document]) -> tuple[list[Document], int
     seen: set[str] = set()
     kept, dropped = [], 0
     for document in documents:
-        lines = []
+        lines, gap = [], False
         for line in document.text.split("\n"):
             if line.strip() and line in seen:
-                dropped += 1
-                continue
-            seen.add(line)
-            lines.append(line)
+                dropped, gap = dropped + 1, True
+            elif line.strip():
+                seen.add(line)
+                lines.append(line)
+                gap = False
+            elif not (gap and (not lines or not lines[-1].strip())):  # after a line that went, one blank is enough
+                lines.append(line)
         kept.append(document._replace(text="\n".join(lines)))
     return kept, dropped
 

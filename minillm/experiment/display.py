@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -81,13 +82,20 @@ def table(title: str, values: dict[str, Any]) -> None:
     Console().print(drawn)
 
 
-def compare(rows: list[dict]) -> None:
-    """One row per run."""
-    drawn = Table(*rows[0], title="Runs")
+def compare(rows: list[dict], plot: Path) -> None:
+    """One row per run, and where the curves are."""
+    drawn = Table(title="Runs", box=box.SIMPLE)
+    for name in rows[0]:
+        title = {"bits_per_character": "bits/char", "parameters": "params"}.get(name, name)
+        drawn.add_column(title, justify="left" if name == "run" else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*(_number(value) for value in row.values()))
-    Console().print(drawn)
+    console = Console()
+    console.print(drawn)
+    console.print(f"Curves: {plot}", highlight=False, soft_wrap=True)
 
 
 def _number(value: Any) -> str:
-    return "" if value is None else f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,}" if float(value).is_integer() else f"{value:,.3f}" if value < 1000 else f"{value:,.0f}"

@@ -114,7 +114,7 @@ def _refuse_changes(old: configs.Experiment, new: configs.Experiment, root: Path
         raise UserError(
             f"the config differs from the run's in {', '.join(changed)}",
             str(root / "config.toml"),
-            "resume with the run's own values, or start anew with another --out (train.steps, mesh and logging may change)",
+            f"resume with the run's own values, or start anew with another --out ({', '.join(MAY_CHANGE)} may change)",
         )
 
 

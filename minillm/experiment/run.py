@@ -57,17 +57,19 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
                 results.encode_prompts(data.tokenizer, experiment.sample.prompts, job.setup.config.context)
             _describe(job)
             _write_manifest(job)
-            state, frozen, progress = restore_or_start(job)
+            state, frozen, progress = restore_or_start(job, resume)
         state, progress = _train(job, state, frozen, progress)
         return finish(job, state, frozen, progress)
 
 
-def restore_or_start(job: Run) -> tuple[State, Any, loop.Progress]:
+def restore_or_start(job: Run, resume: bool) -> tuple[State, Any, loop.Progress]:
     """The newest complete checkpoint, or step 0; log lines after it are cut."""
     step = checkpoint.latest(job.folder.checkpoints)
     if step is None:
         state, frozen = new_state(job.setup)
         progress = loop.Progress()
+        if resume:
+            job.say(f"Nothing to resume in {job.folder.root}: starting at step 1.")
         if jax.tree.leaves(frozen):
             checkpoint.save(job.folder.frozen, 0, frozen, {})
     else:

@@ -17,7 +17,7 @@ def embed_tokens(params: dict, tokens: Int[Array, "*batch"], dtype=jnp.float32) 
     The rows are cast, not the table: the gradient of a lookup is a sum over all occurrences of a token, and in bfloat16
     a sum of ones stops at 256.
     """
-    return params["table"][tokens].astype(dtype)
+    return jnp.asarray(params["table"])[tokens].astype(dtype)
 
 
 def unembed(params: dict, hidden: Float[Array, "*batch model"]) -> Float[Array, "*batch vocab"]:

@@ -11,4 +11,10 @@ def _full(section) -> Tuning:
     return full()
 
 
-METHODS = {"full": _full, "freeze": lambda section: freeze(section.freeze)}
+def _freeze(section) -> Tuning:
+    if not section.freeze:
+        raise UserError("no pattern is given", "tuning.freeze", 'name parameters, for example ["embedding/*"]')
+    return freeze(section.freeze)
+
+
+METHODS = {"full": _full, "freeze": _freeze}

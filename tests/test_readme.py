@@ -1,0 +1,48 @@
+"""What the README and the configs' headers say exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from minillm import config as configs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf8")
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+
+
+def test_the_two_commands_come_first():
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    assert blocks[0].strip() == "pip install -e . && minillm run configs/quickstart.toml"
+    assert blocks[1].strip() == 'pip install -e ".[test]" && pytest'
+
+
+def test_links_and_pictures_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 15
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+def test_commands_and_configs_that_are_shown_exist():
+    from minillm.cli import app, lessons
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known |= {f"lessons {command.name or command.callback.__name__}" for command in lessons.registered_commands}
+    shown = re.findall(r"^(?:[A-Z_]+=\S+ )?minillm (.+?)(?:  +#.*)?$", README, re.MULTILINE)
+    assert len(shown) > 6
+    for line in shown:
+        words = shlex.split(line)
+        assert words[0] in known or " ".join(words[:2]) in known, line
+        assert all((ROOT / word).exists() for word in words if word.startswith("configs/")), line
+    assert all(f"configs/{path.name}" in README for path in CONFIGS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_config_says_its_command_time_and_expectation_and_is_valid(path):
+    header = path.read_text(encoding="utf8").split("\n\n")[0]
+    assert f"minillm run configs/{path.name}" in header
+    assert "Time on two cores:" in header
+    assert "Expected:" in header
+    assert configs.load(path).name == path.stem
