@@ -90,8 +90,8 @@ for step, loss in enumerate((2.5, 1.25, 0.1), start=1):
 from minillm import config as configs
 from minillm.course.record import figure_path, report
 from minillm.errors import UserError
-from minillm.experiment import reopen
 from minillm.experiment.run import run
+from minillm.experiment.verify import verify
 
 SETTINGS = ("train.steps=600", "train.checkpoint_every=50", "train.hash_every=50", "train.evaluate_every=300",
             "train.batch_size=8", "model.layers=1", "model.width=16", "model.heads=2")  # fmt: skip
@@ -136,7 +136,7 @@ newest, leaf = folders[1] / "checkpoints/step_00000600", "trainable/blocks/atten
 victim = max((newest / "arrays" / leaf.replace("/", ".")).iterdir(), key=lambda path: path.stat().st_size)
 sound = victim.read_bytes()
 victim.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-assert f"leaf {leaf}" in refusal(checkpoint.verify, newest)
+assert f"leaf {leaf}" in refusal(checkpoint.verify, newest.parent, 600)
 victim.write_bytes(sound)
 rows = provenance.read(log)
 log.write_bytes(logs[1].replace(rows[6]["loss"].encode(), b"3dcccccd"))  # step 7 had a loss of 0.1, honestly
@@ -149,7 +149,7 @@ for row in rows:
     provenance.append(log, row)
     chain = row["chain"]
 assert len(provenance.read(log)) == 600  # the chain holds
-print("forged:", (found := reopen.verify(folders[1], 20, quiet))["verdict"])
+print("forged:", (found := verify(folders[1], 20, quiet))["verdict"])
 
 # %% [markdown]
 # ## Equal bits are not a claim: seeds
