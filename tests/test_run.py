@@ -242,6 +242,17 @@ def test_text_run_writes_everything_and_samples(tmp_path):
     assert (broken.returncode, "tokenizer.model" in broken.stderr) == (2, True)
 
 
+def test_a_run_whose_output_nobody_reads_stops_and_goes_on(tmp_path):
+    command = [*COMMAND, "run", *SMALL, "--out", "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+                          cwd=tmp_path) as process:  # fmt: skip
+        process.stdout.close()
+        said, code = process.stderr.read(), process.wait()
+    assert (code, "--resume" in said, "choose a folder" in said, said.count("\n")) == (1, True, False, 1), said
+    resumed = minillm("run", *SMALL, "--out", "run", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+
 TEXT = """
 name = "text"
 [data]

@@ -134,6 +134,8 @@ def system_errors(where: Path) -> Iterator[None]:
     """What the system refuses (no permission, no space) becomes one line."""
     try:
         yield
+    except BrokenPipeError:  # the output's reader, not the folder
+        raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         mend = "free some space" if full else "choose a folder that you may write to"
