@@ -10,7 +10,7 @@ import pytest
 
 from minillm import params
 from minillm.errors import UserError
-from minillm.inference.beam import beam_search
+from minillm.inference.beam import Beam, beam_search
 from minillm.inference.generate import Sampling, generate
 from minillm.models import gpt, t5
 
@@ -57,7 +57,7 @@ def exhaustive(module, seed, prompt, source, alpha):
 def search(module, seed, beams, alpha):
     config, weights = make(module, seed=seed)
     sources = None if module is gpt else SOURCES
-    found = beam_search(module, config, weights, PROMPTS, LENGTH, beams=beams, alpha=alpha, stop=STOP, sources=sources)
+    found = beam_search(module, config, weights, PROMPTS, LENGTH, Beam(beams, alpha, STOP), sources=sources)
     truth = [exhaustive(module, seed, p, s, alpha) for p, s in zip(PROMPTS, sources or (None, None), strict=True)]
     return found, truth
 
@@ -99,9 +99,9 @@ def test_a_large_alpha_prefers_longer_texts():
 def test_what_does_not_fit_is_refused():
     config, weights = make(t5)
     with pytest.raises(ValueError, match="beams"):
-        beam_search(t5, config, weights, [[0]], 3, beams=0, sources=SOURCES[:1])
+        beam_search(t5, config, weights, [[0]], 3, Beam(beams=0), sources=SOURCES[:1])
     with pytest.raises(ValueError, match="alpha"):
-        beam_search(t5, config, weights, [[0]], 3, alpha=-1.0, sources=SOURCES[:1])
+        beam_search(t5, config, weights, [[0]], 3, Beam(alpha=-1.0), sources=SOURCES[:1])
     with pytest.raises(UserError, match="sources"):
         beam_search(t5, config, weights, [[0]], 3, sources=SOURCES)
     with pytest.raises(UserError, match="context"):

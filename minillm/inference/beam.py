@@ -26,6 +26,17 @@ class Hypothesis(NamedTuple):
     score: float
 
 
+class Beam(NamedTuple):
+    """Settings of the search."""
+
+    beams: int = 4
+    alpha: float = 0.6  # of the length penalty; 0 prefers short hypotheses
+    stop: int = -1  # the id that ends a hypothesis; -1: none
+
+
+USUAL = Beam()
+
+
 class Search(NamedTuple):
     """State of the search; B rows of K beams. Dead places have a score of minus infinity."""
 
@@ -44,27 +55,19 @@ def length_penalty(length, alpha):
 
 
 def beam_search(
-    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, beams=4, alpha=0.6, stop=-1, sources=None
+    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, settings: Beam = USUAL, *, sources=None
 ) -> list[list[Hypothesis]]:
-    """Up to `beams` hypotheses of up to `tokens` ids per prompt, best first; an encoder-decoder reads `sources`.
+    """Up to `settings.beams` hypotheses of up to `tokens` ids per prompt, best first.
 
-    `stop` is one id, -1: none. Raises: ValueError for beams < 1 or a negative alpha (the end of the search relies on
-    it), UserError where prompts or sources do not fit into the context.
+    An encoder-decoder reads `sources`. Raises: ValueError for beams < 1 or a negative alpha (the end of the search
+    relies on it), UserError where prompts or sources do not fit into the context.
     """
+    beams, alpha, stop = settings
     if beams < 1 or alpha < 0.0:
         raise ValueError(f"beams must be at least 1 and alpha not negative, got {beams} and {alpha}")
     batch, lengths = prompt_batch(config, prompts, tokens, sources)
-    new, scores = _beam_search(
-        params,
-        batch,
-        lengths,
-        np.float32(alpha),
-        np.int32(stop),
-        module=module,
-        config=config,
-        tokens=tokens,
-        beams=beams,
-    )
+    penalty = (np.float32(alpha), np.int32(stop))
+    new, scores = _beam_search(params, batch | {"lengths": lengths}, penalty, module, config, tokens, beams)
     rows = zip(np.asarray(new).tolist(), np.asarray(scores).tolist(), strict=True)
     return [
         [Hypothesis(before_stop(ids, (stop,)), score) for ids, score in zip(*row, strict=True) if score > -np.inf]
@@ -73,9 +76,12 @@ def beam_search(
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "tokens", "beams"))
-def _beam_search(params, batch, lengths, alpha, stop, *, module, config, tokens: int, beams: int):
-    """-> finished tokens [batch, beams, tokens] and scores [batch, beams], best first."""
-    prompt = batch["tokens"]
+def _beam_search(params, batch, penalty, module, config, tokens: int, beams: int):
+    """The compiled search: finished tokens [batch, beams, tokens] and scores [batch, beams], best first.
+
+    `batch` is `prompt_batch`'s with its "lengths"; penalty = (alpha, stop).
+    """
+    prompt, lengths, (alpha, stop) = batch["tokens"], batch["lengths"], penalty
     rows = prompt.shape[0]
     carry = module.init_carry(params, batch, config, prompt.shape[1] + tokens)
     output = module.apply(params, {"tokens": prompt, "lengths": lengths}, config, carry=carry)

@@ -64,9 +64,12 @@ def sample_token(logits: Float[Array, "batch vocab"], key: Key[Array, ""], sampl
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "tokens"))
-def _generate(params, batch, lengths, key, sampling, stop, *, module, config, tokens: int):
-    """batch of `prompt_batch`, lengths [batch] -> new tokens [batch, tokens], stopped rows padded with 0."""
-    prompt = batch["tokens"]
+def _generate(params, batch, key, choice, module, config, tokens: int):
+    """The compiled generation: new tokens [batch, tokens], stopped rows padded with 0.
+
+    `batch` is `prompt_batch`'s with its "lengths"; choice = (sampling, stop ids).
+    """
+    prompt, lengths, (sampling, stop) = batch["tokens"], batch["lengths"], choice
     carry = module.init_carry(params, batch, config, prompt.shape[1] + tokens)
     params = unstack_blocks(params)
     output = module.apply(params, {"tokens": prompt, "lengths": lengths}, config, carry=carry)
@@ -145,7 +148,7 @@ def generate(
     batch, lengths = prompt_batch(config, prompts, tokens, sources)
     settings = Sampling(*(np.asarray(v, t) for v, t in zip(sampling, (np.float32, np.int32, np.float32), strict=True)))
     stops = np.asarray(list(stop) or [-1], np.int32)
-    new = _generate(params, batch, lengths, key, settings, stops, module=module, config=config, tokens=tokens)
+    new = _generate(params, batch | {"lengths": lengths}, key, (settings, stops), module, config, tokens)
     return [before_stop(row, stop) for row in np.asarray(new).tolist()]
 
 
