@@ -1,6 +1,6 @@
 """The models, by the name that a config gives them."""
 
-from minillm.models import bert, gpt, lstm, rnn, t5, transformer, transformer_xl
+from minillm.models import bert, gpt, lstm, rnn, t5, transformer, transformer_xl, vit
 
 MODELS = {
     "bert": bert,
@@ -10,4 +10,5 @@ MODELS = {
     "t5": t5,
     "transformer": transformer,
     "transformer_xl": transformer_xl,
+    "vit": vit,
 }

@@ -1,4 +1,5 @@
-"""Contract 2: what a model is. Its module has `Config`, `param_specs`, `embed`, `init_carry`, `apply` and `logits`.
+"""Contract 2: what a model is. Its module has `Config`, `param_specs`, `embed`, `init_carry`, `apply` and, if it scores
+tokens, `logits`.
 
 Where it has heads besides `logits`, `HEADS` names them: name -> function (params, hidden, config, keys=None) -> scores,
 with `keys` one dropout key per example (`nn/dropout.py`) or None.
@@ -12,6 +13,7 @@ Batch = Mapping[str, Any]  # every leaf has a full leading batch axis
 # tokens targets weights index | segments positions (packed documents) | lengths (cached prompts)
 # mask (False at padding) token_types (0: sentence A, 1: sentence B) | target_positions order_weights (restored tokens)
 # sentence_labels sentence_weights (how B stands to A)
+# images [batch, height, width, channels] labels [batch] | clean (images before corruption) | masked_patches
 
 
 class Output(NamedTuple):
@@ -27,7 +29,7 @@ class Model(NamedTuple):
 
     embed: Callable
     apply: Callable
-    logits: Callable
+    logits: Callable | None
     heads: Mapping[str, Callable] = {}  # never written
 
 
@@ -36,4 +38,4 @@ def bind(module, config) -> Model:
     embed = functools.partial(module.embed, config=config)
     apply = functools.partial(module.apply, config=config)
     heads = {name: functools.partial(head, config=config) for name, head in getattr(module, "HEADS", {}).items()}
-    return Model(embed, apply, module.logits, heads)
+    return Model(embed, apply, getattr(module, "logits", None), heads)
