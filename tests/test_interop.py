@@ -15,9 +15,10 @@ from minillm import params
 from minillm.errors import UserError
 from minillm.interop import huggingface
 from minillm.interop.huggingface import names, settings
-from minillm.models import MODELS, bert, gpt, t5
+from minillm.models import MODELS, bert, gpt, t5, vit
 
 SIZES = {"vocabulary": 11, "context": 8, "layers": 2, "width": 8, "heads": 2, "hidden": 12}
+IMAGE = {"image": (4, 6), "channels": 3, "patch": 2, "layers": 2, "width": 8, "heads": 2, "hidden": 12}
 LLAMA = {"norm": "rms", "position": "rotary", "activation": "silu", "gated": True, "bias": False, "tied": False}
 EVERY_TASK = ("pool", "masked", "next_sentence", "classify", "span")
 CASES = {
@@ -35,6 +36,9 @@ CASES = {
     "llama tied, with biases": ("gpt", gpt.Config(**SIZES, **(LLAMA | {"tied": True, "bias": True}))),
     "t5": ("t5", t5.Config(**SIZES, decoder_layers=3, head=3)),
     "t5 1.1": ("t5", t5.Config(**SIZES, activation="gelu", gated=True, tied=False)),
+    "vit": ("vit", vit.Config(**IMAGE, tasks=("pool",))),
+    "vit classify": ("vit", vit.Config(**IMAGE, tasks=("classify",), labels=3)),
+    "vit patches": ("vit", vit.Config(**IMAGE | {"image": (4, 4)}, tasks=("patches",))),
 }
 
 # the names of a published file with one layer, written down by hand
@@ -130,6 +134,9 @@ def test_transforms_put_each_number_where_it_belongs(tmp_path):
     assert fused.shape == (8, 24)
     for start, name in ((0, "query"), (8, "key"), (16, "value")):
         np.testing.assert_array_equal(fused[:, start : start + 8], ours[f"blocks/attention/{name}/kernel"][1])
+    ours = params.flatten(written(tmp_path, "vit"))["patch/kernel"].reshape(2, 2, 3, 8)
+    theirs = load_file(tmp_path / "model.safetensors")["embeddings.patch_embeddings.projection.weight"]
+    assert theirs[5, 2, 0, 1] == ours[0, 1, 2, 5]
     ours = params.flatten(written(tmp_path, "llama"))
     theirs = load_file(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(
@@ -297,6 +304,8 @@ SETTINGS = {
               {"head_dim": 8}, {"mlp_bias": True}, {"quantization_config": {"bits": 4}}, {"sliding_window": 4}],
     "t5": [{"feed_forward_proj": "gated-mish"}, {"feed_forward_proj": "tanh"}, {"is_encoder_decoder": False},
            {"dense_act_fn": "gelu_new"}, {"relative_attention_num_buckets": 6}],
+    "vit patches": [{"patch_size": [2, 4]}, {"image_size": "4"}, {"image_size": [4]}, {"encoder_stride": 4}, {"qkv_bias": False},
+                    {"hidden_act": "relu"}, {"layer_norm_eps": 1e-6}, {"pooler_act": "relu"}],
 }  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.errors import UserError
-from minillm.interop.huggingface import bert, gpt2, llama, names, settings, t5, tensors
+from minillm.interop.huggingface import bert, gpt2, llama, names, settings, t5, tensors, vit
 from minillm.models import MODELS
 from minillm.params import Params, flatten, unflatten
 
-PAGES = {"bert": bert, "gpt2": gpt2, "llama": llama, "t5": t5}  # by their model_type
+PAGES = {"bert": bert, "gpt2": gpt2, "llama": llama, "t5": t5, "vit": vit}  # by their model_type
 
 
 class Pretrained(NamedTuple):
