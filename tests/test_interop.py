@@ -172,6 +172,23 @@ def rename(tensors, old, new):
     tensors[new] = tensors.pop(old)
 
 
+@pytest.mark.parametrize("start", [b"PK", b"\x80\x04"])
+def test_a_length_that_looks_like_a_pickle_is_none(start, tmp_path):
+    """The file begins with its header's length: these two bytes may be anything."""
+    ours = written(tmp_path, "bert masked")
+    length = int.from_bytes(start, "little") + 2**16
+    raw(
+        tmp_path,
+        lambda data: (
+            struct.pack("<Q", length)
+            + data[8 : (end := 8 + struct.unpack("<Q", data[:8])[0])].ljust(length)
+            + data[end:]
+        ),
+    )
+    assert (tmp_path / "model.safetensors").read_bytes()[:2] == start
+    assert jax.tree.all(jax.tree.map(np.array_equal, huggingface.read(tmp_path).params, ours))
+
+
 def drop(tensors, name):
     del tensors[name]
 

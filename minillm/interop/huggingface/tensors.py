@@ -17,6 +17,7 @@ from minillm.errors import UserError
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt")
+PICKLED = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how a zip file and pickles begin
 OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx")
 TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # float32 holds each of them exactly
 AGAIN = "take the file as it was published"
@@ -131,14 +132,14 @@ def _refuse_disguise(path: Path) -> None:
     """A pickle under this name; a pointer in place of the file; a header that has a name twice, the last of which the
     library would take."""
     with path.open("rb") as file:
-        start = file.read(8)
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+        start, brace = file.read(8), file.read(1)
+        if start[:2] in PICKLED and brace != b"{":  # the first two bytes may also be a header's length
             raise UserError("this is a pickle under another name: it is not read", str(path),
                             "save the weights as safetensors (save_pretrained does)")  # fmt: skip
         if start == b"version ":
             raise UserError("this is the pointer of Git LFS, not the file", str(path), "run `git lfs pull` there")
         size = int.from_bytes(start, "little")
-        header = file.read(size) if len(start) == 8 and size < path.stat().st_size else b""
+        header = brace + file.read(size - 1) if len(start) == 8 and size < path.stat().st_size else b""
     pairs: Any = ()
     with contextlib.suppress(ValueError):  # the library says what is wrong
         pairs = json.loads(header, object_pairs_hook=list)
