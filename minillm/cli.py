@@ -19,6 +19,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="
 lessons = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="The course: list it, run a lesson, check your exercises.",
                       epilog="Example: `minillm lessons check 02 --hints`")  # fmt: skip
 app.add_typer(lessons, name="lessons")
+imports = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make a run of somebody else's model.")
+app.add_typer(imports, name="import")
+exports = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Write a run's model for other programs.")
+app.add_typer(exports, name="export")
 
 Config = Annotated[Path, typer.Argument(help="A TOML file, for example configs/quickstart.toml")]
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run")]
@@ -191,6 +195,35 @@ def fetch(
         return
     path = str(fetching.fetch(name))
     _print({"name": name, "path": path}, as_json, lambda: typer.echo(path))
+
+
+@imports.command("hf", epilog="Example: `minillm import hf downloads/gpt2 runs/gpt2`")
+def import_hf(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="config.json, safetensors and the tokenizer's files")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, new or empty")],
+    as_json: Json = False,
+) -> None:
+    """BERT, GPT-2, Llama, T5 or ViT in Hugging Face's files becomes a run."""
+    prepare()
+    from minillm.experiment import exchange
+
+    found = exchange.import_run(folder, run)
+    _print(found, as_json, lambda: typer.echo(exchange.in_words(found)))
+
+
+@exports.command("hf", epilog="Example: `minillm export hf runs/quickstart exported/quickstart`")
+def export_hf(
+    run: RunPath,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write, new or empty")],
+    dtype: Annotated[str, typer.Option(help="Of the weights in the file: float32, float16 or bfloat16")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """A run's model as files that `transformers` loads."""
+    prepare()
+    from minillm.experiment import exchange
+
+    found = exchange.export_run(run, folder, dtype)
+    _print(found, as_json, lambda: typer.echo(exchange.in_words(found)))
 
 
 @app.command(epilog="Example: `minillm bench --json`")

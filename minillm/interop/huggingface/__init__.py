@@ -64,7 +64,9 @@ def write(
     specs, table, flat = MODELS[kind].param_specs(config), page.table(config), flatten(params)
     for path, spec in specs.items():
         if path not in flat or flat[path].shape != spec.shape:
-            raise UserError(f"the parameter {path} is not there as {list(spec.shape)}", "export", "merge it first")
+            raise UserError(
+                f"the parameter {path} is not there as {list(spec.shape)}", "export", "pass the model's own"
+            )
     bare = settled["architectures"] == [page.BARE]
     short = lambda name: name.removeprefix(table.prefix) if bare else name
     named = {short(name): array for name, array in names.to_tensors(table, specs, flat)}
