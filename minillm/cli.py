@@ -199,7 +199,9 @@ def fetch(
 
 @imports.command("hf", epilog="Example: `minillm import hf downloads/gpt2 runs/gpt2`")
 def import_hf(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="config.json, safetensors and the tokenizer's files")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="config.json, safetensors and the tokenizer's files; or minilm-bert")
+    ],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, new or empty")],
     as_json: Json = False,
 ) -> None:

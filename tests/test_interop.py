@@ -124,6 +124,7 @@ def test_round_trip_is_exact(case, tmp_path):
     huggingface.write(tmp_path / "b", found.kind, found.config, found.params)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert len({path.stat().st_mode for path in (tmp_path / "b").iterdir()}) == 1  # whoever reads one reads all
 
 
 def test_transforms_put_each_number_where_it_belongs(tmp_path):

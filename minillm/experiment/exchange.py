@@ -19,7 +19,7 @@ import tomli_w
 
 from minillm import config as configs
 from minillm import sharding
-from minillm.data import tokenizer
+from minillm.data import fetch, tokenizer
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
@@ -51,7 +51,12 @@ class Trained(NamedTuple):
 
 
 def import_run(source: Path, root: Path) -> dict[str, Any]:
-    """DIR of Hugging Face files -> a run's folder; returns what there is to say. Raises: UserError, having written nothing."""
+    """DIR of Hugging Face files -> a run's folder; returns what there is to say. Raises: UserError, having written nothing.
+
+    `source` may also be the name of a model that `minillm fetch` knows, where no such folder exists.
+    """
+    if str(source) in fetch.MODELS and not source.exists():
+        source = fetch.unpack(str(source))
     with _appearing(root) as temporary:
         found = huggingface.read(source)
         kind, rows = found.source["model_type"], getattr(found.config, "vocabulary", None)

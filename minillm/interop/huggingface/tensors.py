@@ -81,7 +81,10 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> None:
     for name, array in cast.items():
         if not np.isfinite(array.astype(np.float32)).all():
             raise UserError(f"the tensor {name!r} has values that do not fit into {dtype}", str(path), "use float32")
+    path.touch()
+    mode = path.stat().st_mode  # the library would leave the file to its owner alone
     save_file(cast, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def _read_index(folder: Path) -> dict[str, str] | None:
