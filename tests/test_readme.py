@@ -26,10 +26,11 @@ def test_links_and_pictures_exist():
 
 
 def test_commands_and_configs_that_are_shown_exist():
-    from minillm.cli import app, lessons
+    from minillm.cli import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
-    known |= {f"lessons {command.name or command.callback.__name__}" for command in lessons.registered_commands}
+    for group in app.registered_groups:
+        known |= {f"{group.name} {command.name}" for command in group.typer_instance.registered_commands}
     shown = re.findall(r"^(?:[A-Z_]+=\S+ )?minillm (.+?)(?:  +#.*)?$", README, re.MULTILINE)
     assert len(shown) > 6
     for line in shown:

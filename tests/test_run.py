@@ -279,7 +279,7 @@ prompts = ["line <script>alert(1)</script>"]
 
 
 @pytest.mark.parametrize("command", ["run", "describe", "sample", "eval", "compare", "verify", "fetch", "bench",
-                                     "lessons list", "lessons run", "lessons check"])  # fmt: skip
+                                     "import hf", "export hf", "lessons list", "lessons run", "lessons check"])  # fmt: skip
 def test_help_shows_an_example(command, capsys, monkeypatch):
     from minillm import cli
 
