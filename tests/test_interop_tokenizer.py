@@ -142,7 +142,7 @@ def test_our_own_tokenizers_go_out_with_the_same_ids(kind, byte_fallback, tmp_pa
     file = tmp_path / "own.model"
     tokenizer.train(CORPUS, 300 if byte_fallback else 48, kind, byte_fallback=byte_fallback, model_file=file)
     ours = tokenizer.load(file)
-    pieces.write(file, kind, 64, tmp_path)
+    pieces.write(file, kind, pieces.Target("gpt", ours.vocabulary, 64), tmp_path)
     theirs = vocabulary.load(tmp_path, "llama", ours.vocabulary)
     assert (theirs.pad, theirs.unk, theirs.bos, theirs.eos) == (ours.pad, ours.unk, ours.bos, ours.eos)
     for text in (*TEXTS, *CORPUS[:3]):
@@ -150,6 +150,22 @@ def test_our_own_tokenizers_go_out_with_the_same_ids(kind, byte_fallback, tmp_pa
         assert theirs.encode(text) == ids
         if byte_fallback:
             assert theirs.decode(ids) == text
+
+
+def test_mask_token_and_sentinels_go_out_behind_our_own_ids(tmp_path):
+    """BERT's mask token is the last id, T5's first sentinel as well: what our objectives put there."""
+    file = tmp_path / "own.model"
+    tokenizer.train(CORPUS, 300, "bpe", model_file=file)
+    pieces.write(file, "bpe", pieces.Target("bert", 301, 64), tmp_path)
+    found = vocabulary.load(tmp_path, "bert", 301)
+    assert (found.mask, found.bos, found.eos, found.pad) == (300, 2, 3, 0)
+    assert found.encode("The <mask> fox") == tokenizer.load(file).encode("The <mask> fox")
+    assert found.processor.encode("a", "b").type_ids[-1] == 1
+    pieces.write(file, "bpe", pieces.Target("t5", 303, 64), tmp_path)
+    found = vocabulary.load(tmp_path, "t5", 303)
+    assert [found.processor.token_to_id(f"<extra_id_{i}>") for i in range(3)] == [302, 301, 300]
+    ids = tokenizer.load(file).encode("The fox")
+    assert found.processor.encode("The fox").ids == [*ids, found.eos]
 
 
 DAMAGE = {

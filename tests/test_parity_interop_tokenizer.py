@@ -70,10 +70,23 @@ def test_our_own_tokenizers_are_loaded_by_transformers(kind, tmp_path):
     file = tmp_path / "own.bin"
     tokenizer.train(CORPUS, 300, kind, model_file=file)
     ours = tokenizer.load(file)
-    pieces.write(file, kind, 1000, tmp_path)
+    pieces.write(file, kind, pieces.Target("gpt", ours.vocabulary, 1000), tmp_path)
     for model in ("gpt2", "llama"):
         reference = theirs(tmp_path, model)
         equal(ours, reference)
         assert reference("The fox").input_ids == [ours.bos, *ours.encode("The fox")]
         assert reference.decode(ours.encode(TEXTS[1])) == TEXTS[1]
         assert (reference.eos_token_id, reference.pad_token_id, len(reference)) == (ours.eos, ours.pad, ours.vocabulary)
+
+
+def test_our_own_bert_vocabulary_frames_and_masks(tmp_path):
+    file = tmp_path / "own.bin"
+    tokenizer.train(CORPUS, 300, "bpe", model_file=file)
+    ours = tokenizer.load(file)
+    pieces.write(file, "bpe", pieces.Target("bert", 301, 64), tmp_path)
+    reference = theirs(tmp_path, "bert")
+    found = reference("The fox", "the dog")
+    first, second = ours.encode("The fox"), ours.encode("the dog")
+    assert found.input_ids == [ours.bos, *first, ours.eos, *second, ours.eos]
+    assert found.token_type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    assert (reference.mask_token_id, reference.cls_token_id, reference.sep_token_id) == (300, ours.bos, ours.eos)

@@ -100,7 +100,8 @@ def export_run(root: Path, target: Path, dtype: str = "float32") -> dict[str, An
         elif text is not None:
             extra = {"bos_token_id": text.bos, "eos_token_id": text.eos, "pad_token_id": text.pad}
             kind = _read_config(found.folder).get("tokenizer", {}).get("kind", "bpe")
-            pieces.write(found.folder.tokenizer, kind, found.config.context, temporary)
+            model = pieces.Target(found.kind, found.config.vocabulary, found.config.context)
+            pieces.write(found.folder.tokenizer, kind, model, temporary)
         else:
             extra = {}
         settled = huggingface.write(temporary, found.kind, found.config, found.params, dtype=dtype, extra=extra)

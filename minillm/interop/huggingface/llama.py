@@ -40,7 +40,7 @@ def read_config(settings: Settings, names: Iterable[str]) -> Config:
         activation=settings.activation("hidden_act", "silu"), gated=True, bias=bias, tied=tied,
         dropout=settings.number("attention_dropout", 0.0), norm_epsilon=settings.number("rms_norm_eps", 1e-6),
     )  # fmt: skip
-    settings.finish()
+    settings.finish(("max_sequence_length",))  # of its authors' code: the same as max_position_embeddings
     return config
 
 

@@ -6,18 +6,35 @@ names of special and of byte tokens ("</s>", "<0x41>"), which are text to us. An
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minillm.data import tokenizer as data_tokenizer
 from minillm.data.tokenizer import BOS, CONTROL, EOS, PAD, SPACE, UNK
 
+MASK = "<mask>"
+# kind of model -> how it frames one text, and two; as the objectives here do
+FRAMES = {
+    "bert": ("<s> $A </s>", "<s> $A </s> $B:1 </s>:1"),
+    "gpt": ("<s> $A", "<s> $A $B"),
+    "t5": ("$A </s>", "$A </s> $B </s>"),
+}
 
-def write(model_file: Path, kind: str, context: int, folder: Path) -> None:
+
+class Target(NamedTuple):
+    """The model that the tokenizer goes with: its kind, the rows of its table, and the longest text."""
+
+    kind: str
+    vocabulary: int
+    context: int
+
+
+def write(model_file: Path, kind: str, target: Target, folder: Path) -> None:
     """Writes tokenizer.json and tokenizer_config.json into `folder`.
+
+    What the model's table has beyond the tokenizer's ids are BERT's mask token or T5's sentinels, the first the highest.
 
     Args:
         kind: "bpe", "unigram" or "char", as the tokenizer was trained.
-        context: the model's, in tokens.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 
@@ -26,18 +43,30 @@ def write(model_file: Path, kind: str, context: int, folder: Path) -> None:
     found.normalizer = normalizers.Replace(" ", SPACE)
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     found.decoder = decoders.Sequence(steps)
-    found.add_special_tokens(list(CONTROL))
+    extra = _extra(target, model.vocab_size())
+    found.add_special_tokens([*CONTROL, *extra])
     found.add_tokens([AddedToken("\n", normalized=False, special=False)])
-    bos = CONTROL[BOS]
-    found.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, BOS)]
-    )
+    single, pair = FRAMES[target.kind]
+    special = [(CONTROL[i], i) for i in (BOS, EOS)]
+    found.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
     found.save(str(folder / "tokenizer.json"))
     notes = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, "clean_up_tokenization_spaces": False,
-        "pad_token": CONTROL[PAD], "unk_token": CONTROL[UNK], "bos_token": bos, "eos_token": CONTROL[EOS],
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": target.context,
+        "clean_up_tokenization_spaces": False, "pad_token": CONTROL[PAD], "unk_token": CONTROL[UNK],
+        "bos_token": CONTROL[BOS], "eos_token": CONTROL[EOS], "model_input_names": ["input_ids", "attention_mask"],
     }  # fmt: skip
+    if target.kind == "bert":
+        notes["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        notes |= {"cls_token": CONTROL[BOS], "sep_token": CONTROL[EOS]} | ({"mask_token": MASK} if extra else {})
     (folder / "tokenizer_config.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf8")
+
+
+def _extra(target: Target, pieces: int) -> list[str]:
+    """Names of the ids behind the tokenizer's own."""
+    count = target.vocabulary - pieces
+    if target.kind == "bert" and count == 1:
+        return [MASK]
+    return [f"<extra_id_{number}>" for number in reversed(range(count))]
 
 
 def _model(model: Any, kind: str) -> Any:

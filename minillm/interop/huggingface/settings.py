@@ -15,10 +15,11 @@ FILE = "config.json"
 HARMLESS = {
     "_name_or_path", "model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
     "initializer_range", "initializer_factor", "gradient_checkpointing", "pad_token_id", "bos_token_id", "eos_token_id",
-    "decoder_start_token_id", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params",
-    "output_past", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict", "torchscript",
-    "finetuning_task", "_commit_hash", "_attn_implementation_autoset", "generation", "do_sample", "max_length",
-    "tokenizer_class", "attn_implementation",
+    "sep_token_id", "decoder_start_token_id", "id2label", "label2id", "num_labels", "_num_labels", "problem_type",
+    "task_specific_params", "output_past", "output_attentions", "output_hidden_states", "return_dict",
+    "use_return_dict", "torchscript", "finetuning_task", "_commit_hash", "_attn_implementation_autoset",
+    "attn_implementation", "tokenizer_class", "do_sample", "max_length", "min_length", "num_beams", "temperature",
+    "top_k", "top_p", "repetition_penalty", "length_penalty", "early_stopping", "no_repeat_ngram_size", "prefix",
 }  # fmt: skip
 ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu", "silu": "silu",
                "swish": "silu"}  # fmt: skip

@@ -13,7 +13,7 @@ from minillm.interop.huggingface.settings import ACTIVATIONS, THEIR_ACTIVATIONS,
 from minillm.models.t5 import Config
 
 KIND, PREFIX, BARE = "t5", "", ""
-CLASSES = ("T5ForConditionalGeneration",)
+CLASSES = ("T5ForConditionalGeneration", "T5Model", "T5WithLMHeadModel")  # the last is the first's name of 2019
 SHARED = "shared.weight"
 BUFFERS = {"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": "unused, in the oldest files"}
 
@@ -59,7 +59,7 @@ def write_config(config: Config) -> dict[str, Any]:
         raise UserError("T5 reads gated-gelu as the tanh form, so a gated gelu_exact has no name there", "export",
                         "export a run with model.activation = 'gelu'")  # fmt: skip
     return {
-        "model_type": "t5", "architectures": list(CLASSES), "vocab_size": config.vocabulary, "n_positions": config.context,
+        "model_type": "t5", "architectures": [CLASSES[0]], "vocab_size": config.vocabulary, "n_positions": config.context,
         "num_layers": config.layers, "num_decoder_layers": config.decoder_depth, "d_model": config.width,
         "num_heads": config.heads, "d_kv": config.head_size, "d_ff": config.hidden or 4 * config.width,
         "relative_attention_num_buckets": config.buckets, "relative_attention_max_distance": config.distance,
