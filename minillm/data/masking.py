@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STREAMS = {"mask": 1, "shuffle": 2, "pairs": 3}  # each kind of noise has a stream of its own
+# each kind of noise has a stream of its own
+STREAMS = {"mask": 1, "shuffle": 2, "pairs": 3, "shift": 4, "pixels": 5, "patches": 6}
 SHUFFLES = np.array([[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])  # all orders of three but the right one
 WEIGHTS = ("weights", "order_weights")
 

@@ -1,8 +1,9 @@
 """The models, by the name that a config gives them."""
 
-from minillm.models import bert, gpt, lstm, rnn, t5, transformer, transformer_xl, vit
+from minillm.models import autoencoder, bert, gpt, lstm, rnn, t5, transformer, transformer_xl, vit
 
 MODELS = {
+    "autoencoder": autoencoder,
     "bert": bert,
     "gpt": gpt,
     "lstm": lstm,

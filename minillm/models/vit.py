@@ -9,7 +9,7 @@ that transformers publishes; dropout as in BERT. Pretraining by filling in maske
 batch: images [batch, height, width, channels] | masked_patches [batch, patches], True where the model may not look
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax.numpy as jnp
@@ -81,11 +81,17 @@ def param_specs(config: Config) -> Specs:
     block = prefix(layer_norm, "attention_norm") | prefix(attention.attention_specs(width, width), "attention")
     block |= prefix(layer_norm, "feedforward_norm")
     block |= prefix(feedforward.feedforward_specs(width, config.hidden or 4 * width), "feedforward")
-    specs = prefix(linear.linear_specs(config.pixels, width, (None, "model")), "patch")
+    specs = prefix(linear.linear_specs(config.pixels, width, (None, "model"), scale=config.pixels**-0.5), "patch")
     specs |= {"class_token": ParamSpec((width,), ("model",))}
-    specs |= prefix(position.learned_position_specs(1 + config.patches, width), "position")
-    specs |= prefix(stack(block, config.layers), "blocks") | prefix(layer_norm, "final_norm")
+    specs |= prefix(position.learned_position_specs(1 + config.patches, width, scale=0.2), "position")
+    specs |= prefix(stack(glorot(block), config.layers), "blocks") | prefix(layer_norm, "final_norm")
     return specs | head_specs(config)
+
+
+def glorot(specs: Specs) -> Specs:
+    """Kernels start at sqrt(2 / (inputs + outputs)), as in the authors' code. Glorot and Bengio 2010, equation 12."""
+    scale = lambda spec: (2.0 / sum(spec.shape)) ** 0.5 if len(spec.shape) == 2 else spec.scale
+    return {path: replace(spec, scale=scale(spec)) for path, spec in specs.items()}
 
 
 def head_specs(config: Config) -> Specs:

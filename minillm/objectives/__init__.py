@@ -1,6 +1,8 @@
 """The objectives, by the name that a config gives them."""
 
 from minillm.objectives.causal import causal
+from minillm.objectives.denoising import denoising, masked_patches
+from minillm.objectives.image_classification import image_classification
 from minillm.objectives.masked import masked
 from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
 from minillm.objectives.sequence_to_sequence import sequence_to_sequence
@@ -15,4 +17,7 @@ OBJECTIVES = {
     "structural": structural,
     "sequence_to_sequence": sequence_to_sequence,
     "span": span,
+    "image_classification": image_classification,
+    "denoising": denoising,
+    "masked_patches": masked_patches,
 }
