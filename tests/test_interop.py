@@ -313,7 +313,7 @@ SETTINGS = {
     "bert masked": [{"hidden_act": "gelu_new"}, {"position_embedding_type": "relative_key"}, {"is_decoder": True},
                     {"layer_norm_eps": 1e-5}, {"hidden_dropout_prob": 0.2}, {"architectures": ["BertForMultipleChoice"]},
                     {"num_attention_heads": 3}, {"vocab_size": "11"}, {"vocab_size": True}, {"vocab_size": None}, {"hidden_size": None},
-                    {"model_type": "roberta"}, {"model_type": None}, {"surprise": 1}, {"tie_word_embeddings": False},
+                    {"model_type": "roberta"}, {"model_type": None}, {"model_type": ["bert"]}, {"num_hidden_layers": 2**70}, {"vocab_size": 2**40}, {"surprise": 1}, {"tie_word_embeddings": False},
                     {"num_hidden_layers": 0}],
     "gpt2": [{"activation_function": "mish"}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False},
              {"reorder_and_upcast_attn": True}, {"n_ctx": 9}, {"attn_pdrop": 0.3}],
@@ -337,7 +337,12 @@ def test_settings_that_we_do_not_compute_are_refused_by_name(case, change, tmp_p
     with pytest.raises(UserError) as refused:
         huggingface.read(tmp_path)
     assert str(path) in str(refused.value)
-    word = {"num_attention_heads": "heads", "num_hidden_layers": "layers", "relative_attention_num_buckets": "buckets"}
+    word = {
+        "vocab_size": "",
+        "num_attention_heads": "heads",
+        "num_hidden_layers": "",
+        "relative_attention_num_buckets": "buckets",
+    }
     key = next(iter(change))
     assert word.get(key, key) in str(refused.value)
 

@@ -178,6 +178,8 @@ DAMAGE = {
     "whole file cut": (lambda f: (f / "tokenizer.json").write_text('{"version"'), "cannot be read"),
     "notes cut": (lambda f: (f / "tokenizer_config.json").write_text("{"), "tokenizer_config.json: cannot be read as JSON"),
     "notes are a list": (lambda f: (f / "tokenizer_config.json").write_text("[1]"), "tokenizer_config.json: cannot be read"),
+    "no token": (lambda f: (f / "tokenizer_config.json").write_text('{"mask_token": 5}'), "cannot be read"),
+    "strange option": (lambda f: (f / "tokenizer_config.json").write_text('{"do_lower_case": "perhaps"}'), "cannot be read"),
     "not SentencePiece": (lambda f: ((f / "vocab.txt").unlink(), (f / "spiece.model").write_bytes(b"nothing")), "cannot be read"),
 }  # fmt: skip
 

@@ -237,3 +237,38 @@ def test_sentence_embeddings_of_real_weights(tmp_path):
         transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(SENTENCES).input_ids
         == reference(SENTENCES).input_ids
     )
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_run_of_our_own_speaks_in_transformers(kind, tmp_path, monkeypatch):
+    """`minillm run`, `minillm export hf`, AutoTokenizer and AutoModelForCausalLM: the same ids and logits."""
+    import torch
+    import transformers
+
+    from minillm import config as configs
+    from minillm.experiment import exchange
+    from minillm.experiment import run as runs
+
+    monkeypatch.chdir(tmp_path)
+    text = "".join(f"Sentence {i} says that {i * i} is a square.\n" for i in range(200))
+    (tmp_path / "text.txt").write_text(text)
+    style = (
+        'norm = "rms"\nposition = "rotary"\nactivation = "silu"\ngated = true\nbias = false\n'
+        if kind == "llama"
+        else ""
+    )
+    (tmp_path / "c.toml").write_text(
+        '[data]\nsource = "text"\npath = "text.txt"\n[tokenizer]\nvocabulary = 300\n[model]\ncontext = 32\nlayers = 2\nwidth = 32\n'
+        f"heads = 2\n{style}[train]\nsteps = 3\nbatch_size = 2\nevaluate_batches = 1\n[baselines]\norders = [1]\nxz = false\n"
+    )
+    runs.run(configs.load(tmp_path / "c.toml"), tmp_path / "run", False, lambda text: None, lambda step, line: None)
+    exchange.export_run(tmp_path / "run", tmp_path / "out")
+    model = exchange.open_model(tmp_path / "run")
+    pieces = exchange.load_tokenizer(model.folder)
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("Sentence 7 says").input_ids
+    assert ids == [pieces.bos, *pieces.encode("Sentence 7 says")]
+    theirs = load("AutoModelForCausalLM", tmp_path / "out")
+    assert type(theirs).__name__ == {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}[kind]
+    ours = answers(model, jax.tree.map(jnp.asarray, model.params), {"tokens": jnp.asarray([ids])}, LOGITS)
+    want = expected(theirs, {"input_ids": torch.tensor([ids])}, LOGITS)
+    np.testing.assert_allclose(ours["logits"], want["logits"], atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ Weights come in float32 (exactly: float16 and bfloat16 are parts of it) and go o
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from minillm.errors import UserError
 from minillm.interop.huggingface import bert, gpt2, llama, names, settings, t5, tensors, vit
 from minillm.models import MODELS
-from minillm.params import Params, flatten, unflatten
+from minillm.params import Params, Specs, flatten, unflatten
 
 PAGES = {"bert": bert, "gpt2": gpt2, "llama": llama, "t5": t5, "vit": vit}  # by their model_type
 
@@ -42,6 +43,7 @@ def read(folder: Path) -> Pretrained:
         except ValueError as error:
             raise UserError(str(error), where, "take the file as it was published") from None
         specs, table = MODELS[page.KIND].param_specs(config), page.table(config)
+        _refuse_size(specs, found, where)
         where = str(next(iter({tensor.path for tensor in found.values()}), folder))
         matched, copies = names.match(table, specs, found, where)
         places = names.places(table, specs)
@@ -88,11 +90,20 @@ def settle(kind: str, config: Any) -> tuple[Any, dict[str, Any]]:
 
 def _page(source: Mapping[str, Any], where: str) -> Any:
     kind = source.get("model_type")
-    if kind not in PAGES:
+    if not isinstance(kind, str) or kind not in PAGES:
         raise UserError(
             f"model_type = {kind!r} is not supported, only {', '.join(PAGES)}", where, "choose another model"
         )
     return PAGES[kind]
+
+
+def _refuse_size(specs: Specs, found: Mapping[str, tensors.Tensor], where: str) -> None:
+    """Before anything is made of that size."""
+    held = sum(math.prod(tensor.shape) for tensor in found.values())
+    for path, spec in specs.items():
+        if spec.size > held:
+            raise UserError(f"says that {path} has {spec.size} numbers, the files hold {held} in all", where,
+                            "config.json and the weights must be of one model")  # fmt: skip
 
 
 def _refuse_difference(copy: str, original: str, found: np.ndarray, expected: np.ndarray) -> None:

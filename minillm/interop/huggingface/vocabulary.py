@@ -128,8 +128,9 @@ def load(folder: Path, kind: str, vocabulary: int) -> Tokenizer:
                         "the files must be of one model")  # fmt: skip
     ids = {}
     for role, (key, default) in SPECIAL[kind].items():
-        token = notes.get(key) or default
-        token = token["content"] if isinstance(token, dict) else token
+        token = _content(notes.get(key) or default)
+        if not isinstance(token, str | None):
+            raise UserError(f"{key} is no token: {token!r}", str(folder), AGAIN)
         ids[role] = None if token is None else processor.token_to_id(token)
         if ids[role] is None and role in ("bos", "eos"):
             raise UserError(f"{key} = {token!r} is not in the vocabulary", str(folder), AGAIN)
@@ -212,7 +213,7 @@ def _with_special(processor: Any, notes: dict, kind: str) -> Any:
 
 
 def _content(token: Any) -> Any:
-    return token["content"] if isinstance(token, dict) else token
+    return token.get("content", token) if isinstance(token, dict) else token
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:
