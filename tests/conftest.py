@@ -1,9 +1,14 @@
 """Eight simulated devices, shape checks, and no silent skips. Set before jax is imported."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# tests spend their time in the compiler: it may write slower code here, and what it compiled once serves again
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="minillm-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest
 from jaxtyping import install_import_hook
@@ -16,6 +21,7 @@ hook = install_import_hook(
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     """On CI a skipped test is a failure."""
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = 1

@@ -41,7 +41,7 @@ SETTINGS = {
     "train.steps=-4": "steps", "train.steps=1.5": "train.steps", "train.batch_size=0": "batch_size", "train.shards=3": "shards",
     "train.seed=-1": "seed", "train.keep_last=0": "keep_last", "train.patience=0": "patience", "train.log_every=0": "log_every",
     "train.hash_every=-1": "hash_every", "model.heads=3": "heads must divide width", "model.heads=0": "at least 1",
-    "model.kind='lstmm'": "unknown model", "model.kind='bert'": "left to right", "model.vocabulary=5": "tokenizer", "model.dropout=1.0": "dropout",
+    "model.kind='lstmm'": "unknown model", "model.kind='bert'": "from left to right", "model.vocabulary=5": "tokenizer", "model.dropout=1.0": "dropout",
     "model.dropout=nan": "model.dropout", "model.norm='batch'": "model.norm", "model.hidden=0": "hidden", "model.layers=0": "at least 1",
     "model.norm_epsilon=0.0": "norm_epsilon", "model.width=4": "rotary", "model.contxt=8": "did you mean 'context'",
     "optimizer.learning_rate=0.0": "learning_rate", "optimizer.learning_rate=nan": "learning_rate",
@@ -54,7 +54,7 @@ SETTINGS = {
     "sample.seed=-1": "seed", "model.context=4": "context",
     "tokenizer.vocabulary=3": "vocabulary", "tokenizer.kind='word'": "tokenizer.kind", "sample.temperature=-1.0": "temperature",
     "sample.top_p=0.0": "top_p", "sample.top_k=0": "top_k", "sample.tokens=0": "tokens", "objective.label_smoothing=1.0": "label_smoothing",
-    "objective.name='masked'": "objective.name", "tuning.freeze=['embedding/*']": "tuning.freeze", "baselines.orders=[0]": "orders",
+    "objective.name='masked'": "masked-LM head", "tuning.freeze=['embedding/*']": "tuning.freeze", "baselines.orders=[0]": "orders",
     "train.steps": "section.key=value", "name.x=1": "name", "name='a/b'": "one folder's name",
 }  # fmt: skip
 

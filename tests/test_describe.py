@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from minillm import config as configs
-from minillm.experiment.describe import describe
+from minillm.experiment.describe import describe, product_flops
 
 QUICKSTART = Path(__file__).parents[1] / "configs/quickstart.toml"
 LARGE = ["model.width=2048", "model.layers=24", "model.heads=16", "model.hidden=5632", "train.batch_size=1",
@@ -24,7 +25,8 @@ def test_a_model_of_a_billion_parameters_is_described_and_not_allocated():
 def test_flops_by_hand_and_collectives_only_where_something_is_split():
     single = describe(configs.load(QUICKSTART))
     products = 1024 * 192 + 4 * (4 * 192 * 192 + 3 * 192 * 512)
-    assert single["flops_per_step"] == 16 * 128 * (6 * products + 12 * 4 * 128 * 192)
+    computed = 10 / 16  # of the attention's square, in four causal blocks
+    assert single["flops_per_step"] == 16 * 128 * (6 * products + computed * 12 * 4 * 128 * 192)
     assert single["collectives"] == {}
     split = describe(configs.load(QUICKSTART, ["mesh.data=4", "mesh.model=2", "mesh.rules='fsdp'"]))
     assert split["collectives"]["all-gather"] > 0
@@ -33,3 +35,18 @@ def test_flops_by_hand_and_collectives_only_where_something_is_split():
     places = {row["path"]: row["placement"] for row in split["parameters"]}
     assert places["blocks/attention/query/kernel"] == "model over mesh.data, attention over mesh.model"
     assert places["final_norm/scale"] == "copied"
+
+
+def test_products_are_counted_through_loops_branches_and_calls():
+    square = jnp.ones((8, 8))
+
+    def program(x):
+        looped = jax.lax.scan(lambda carry, _: (carry @ square, None), x, length=5)[0]
+        return jax.lax.cond(x.sum() > 0, lambda y: y @ square @ square, lambda y: y, jax.jit(jnp.dot)(looped, square))
+
+    assert product_flops(jax.make_jaxpr(program)(jnp.ones((3, 8))).jaxpr) == (5 + 1 + 2) * 2 * 3 * 8 * 8
+    image, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 4))
+    convolve = lambda x: jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert product_flops(jax.make_jaxpr(convolve)(image).jaxpr) == 2 * (2 * 4 * 4 * 4) * (3 * 3 * 3)

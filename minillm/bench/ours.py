@@ -10,7 +10,6 @@ import numpy as np
 
 from minillm import config, params
 from minillm.bench.sizes import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Sizes, random_tokens
-from minillm.experiment.describe import step_flops
 from minillm.experiment.setup import make_setup, new_state
 from minillm.inference import generate
 from minillm.training.optimizer import OptimizerConfig
@@ -39,7 +38,7 @@ class Side:
         """One evaluation step."""
         start = time.perf_counter()
         batch = jax.device_put(self.batch, self.setup.shardings[2])
-        total, weight = self.setup.eval_step(self.state.trainable, self.frozen, batch)["nll"]
+        total, weight = self.setup.eval_step(self.state.trainable, self.frozen, batch, {})[0]["nll"]
         loss = float(total) / float(weight)
         return {"seconds": time.perf_counter() - start, "loss": loss}
 
@@ -58,7 +57,7 @@ class Side:
         """FLOPs of a training step, and the bytes that one generated token has to read."""
         _, _, weights = self.generator
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
-        return {"step_flops": step_flops(self.setup, self.sizes.batch, self.sizes.length), "model_bytes": size}
+        return {"step_flops": step_flops(self.setup.specs, self.sizes), "model_bytes": size}
 
     def matmul(self) -> dict:
         """Best FLOP/s of a square float32 product."""
@@ -99,6 +98,16 @@ class Side:
 
     product = staticmethod(jax.jit(jnp.matmul))
     total = staticmethod(jax.jit(jnp.sum))
+
+
+def step_flops(specs: params.Specs, sizes: Sizes) -> float:
+    """6 per weight of a matrix product and token, and 12 * layers * length * width for attention, masked half included.
+
+    Kaplan et al. 2020, section 2.1, with the output layer (here the embedding) counted and the lookup not.
+    """
+    products = sum(spec.size for path, spec in specs.items() if path.endswith("kernel"))
+    products += sizes.vocabulary * sizes.width
+    return float(sizes.batch * sizes.length * (6 * products + 12 * sizes.layers * sizes.length * sizes.width))
 
 
 def _fastest(work: Callable, repeats: int = 5) -> float:

@@ -25,17 +25,21 @@ def make_dataset(documents: Sequence[np.ndarray], length: int, packing: str = "s
     "stream" lays all documents end to end and cuts windows; "packed" puts whole documents side by side in rows, with
     segments, so that none sees another. Raises: UserError where the text is shorter than one example.
     """
-    total = sum(map(len, documents))
-    if total < length + 1:
-        raise UserError(
-            f"the training text has {total} tokens, one example needs {length + 1}",
-            "data.length",
-            "use a longer text, or a smaller data.length or model.context",
-        )
+    refuse_short_text(sum(map(len, documents)), length)
     if packing == "stream":
         return TokenDataset(np.concatenate(documents).astype(np.int32), length)
     rows = pack(documents, length + 1)
     return TokenDataset(rows.tokens, length, rows.segments, rows.positions)
+
+
+def refuse_short_text(tokens: int, length: int) -> None:
+    """Raises: UserError where there is not one example and its next token."""
+    if tokens < length + 1:
+        raise UserError(
+            f"the training text has {tokens} tokens, one example needs {length + 1}",
+            "data.length",
+            "use a longer text, or a smaller data.length or model.context",
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -100,6 +104,26 @@ def evaluation_batches(
             "tokens": np.ascontiguousarray(ids[:, :-1]),
             "targets": np.ascontiguousarray(ids[:, 1:]),
             "weights": np.stack([row[1] for row in rows[start : start + batch_size]]),
+            "index": np.arange(batch_size, dtype=np.int32),
+        }
+
+
+def whole_windows(documents: Sequence[np.ndarray], length: int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """All documents end to end, cut into windows side by side: tokens [batch, length] and lengths [batch], int32.
+
+    The last window is shorter, and rows of length 0 fill the last batch.
+    """
+    stream = np.concatenate(documents).astype(np.int32)
+    rows = -(-len(stream) // length)
+    rows += -rows % batch_size
+    tokens = np.zeros(rows * length, np.int32)
+    tokens[: len(stream)] = stream
+    lengths = np.clip(len(stream) - np.arange(rows) * length, 0, length).astype(np.int32)
+    for start in range(0, rows, batch_size):
+        part = slice(start, start + batch_size)
+        yield {
+            "tokens": tokens.reshape(rows, length)[part],
+            "lengths": lengths[part],
             "index": np.arange(batch_size, dtype=np.int32),
         }
 

@@ -48,9 +48,14 @@ def split_sentences(text: str) -> list[str]:
 
 
 def make_pair_dataset(
-    documents: Sequence[Sequence[np.ndarray]], length: int, kind: str, class_token: int, separator: int
+    documents: Sequence[Sequence[np.ndarray]],
+    length: int,
+    kind: str,
+    class_token: int,
+    separator: int,
+    where: str = "data",
 ) -> PairDataset:
-    """Documents as sentences as ids (no special ones) -> pairs that fit into rows of `length`.
+    """Documents as sentences as ids (no special ones) -> pairs that fit into rows of `length`; an error names `where`.
 
     Raises: UserError where no document has two pieces, or fewer than two have and the kind needs a random sentence.
     """
@@ -62,8 +67,8 @@ def make_pair_dataset(
     cut = [pieces for pieces in (_cut(document, room) for document in documents) if len(pieces) > 1]
     if len(cut) < (2 if "random" in RELATIONS[kind] else 1):
         raise UserError(
-            f"{len(cut)} documents have two sentences or more; pairs of kind {kind!r} need more",
-            "data",
+            f"{len(cut)} of {len(documents)} documents have two sentences or more; pairs of kind {kind!r} need more",
+            where,
             "use more or longer documents, or split them differently",
         )
     counts = np.array([len(pieces) - 1 for pieces in cut])  # pairs per document

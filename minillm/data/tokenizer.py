@@ -56,6 +56,11 @@ class Tokenizer(NamedTuple):
         """Ids -> text; control symbols vanish."""
         return self.processor.decode([int(i) for i in ids if int(i) not in (PAD, BOS, EOS)])
 
+    def word_starts(self) -> list[bool]:
+        """For each id, whether its piece begins a word: it begins with a space or is a line break."""
+        pieces = (self.processor.id_to_piece(id) for id in range(self.vocabulary))
+        return [piece.startswith((SPACE, "\n")) for piece in pieces]
+
     def pieces(self, text: str) -> list[str]:
         """The pieces as strings, for a reader's eye ("▁" stands for a space)."""
         return self.processor.encode(text, out_type=str)

@@ -1,6 +1,5 @@
 """config -> text -> tokens -> batches. The one place where the data room and the config meet."""
 
-import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -10,44 +9,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import batches, clean, corpora, synthetic, tokenizer
+from minillm.data import clean, corpora, pairs, synthetic, tokenizer
 from minillm.errors import UserError
+from minillm.experiment import examples
+from minillm.sections import SYNTHETIC
 
 
 class Data(NamedTuple):
     """What a run reads."""
 
-    vocabulary: int
-    tokenizer: Any  # None for the copy task
+    vocabulary: int  # ids of the model: the tokenizer's and the objective's
+    tokenizer: Any  # None for the copy and reverse tasks
     batch: Callable[[int], dict]  # step -> batch
     evaluation: Callable[[str], list[dict]]  # split -> fixed batches
-    texts: dict[str, list[str]]  # split -> documents; empty for the copy task
+    texts: dict[str, list[str]]  # split -> documents; empty for the copy and reverse tasks
     tokens: dict[str, list[np.ndarray]]  # split -> documents as bos ... eos
     cleaning: dict
     sha256: str
 
 
-def vocabulary_size(experiment: Experiment) -> int:
-    """Known before any text is read."""
-    if experiment.data.source == "copy":
+def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
+    """Known before any text is read; `pieces` is the tokenizer's own count, where there is one already."""
+    if experiment.data.source in SYNTHETIC:
         return synthetic.vocabulary_size(experiment.data.symbols)
-    return experiment.tokenizer.vocabulary
-
-
-def example_length(experiment: Experiment) -> int:
-    """Tokens per example."""
-    if experiment.data.source == "copy":
-        return synthetic.example_length(experiment.data.copy_length)
-    return experiment.data.length or experiment.model.get("context", 256)
+    return (pieces or experiment.tokenizer.vocabulary) + examples.extra_ids(experiment)
 
 
 def load_data(experiment: Experiment, tokenizer_file: Path) -> Data:
     """Reads, cleans, splits, tokenizes; trains the tokenizer where `tokenizer_file` does not exist yet."""
-    return _copy_task(experiment) if experiment.data.source == "copy" else _text(experiment, tokenizer_file)
+    return _synthetic(experiment) if experiment.data.source in SYNTHETIC else _text(experiment, tokenizer_file)
 
 
-def read_splits(experiment: Experiment) -> tuple[dict[str, list[str]], dict]:
-    """split -> documents, and the report of what cleaning removed."""
+def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
+    """The cleaned documents by use, and the report of what cleaning removed."""
     section = experiment.data
     documents = corpora.read(section.source, section.path, section.text_key, section.separator)
     if section.limit is not None:
@@ -55,13 +49,17 @@ def read_splits(experiment: Experiment) -> tuple[dict[str, list[str]], dict]:
     documents, report = clean.clean(
         documents, section.normalization, section.drop_repeated_lines, section.drop_duplicates
     )
-    splits = clean.split(documents, section.validation, section.test, section.split_seed)
+    return clean.split(documents, section.validation, section.test, section.split_seed), report.to_dict()
+
+
+def read_splits(experiment: Experiment) -> tuple[dict[str, list[str]], dict]:
+    """split -> texts of its documents, and the report of cleaning, with the sizes of the parts."""
+    splits, report = split_documents(experiment)
     texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
-    return texts, report.to_dict() | {"split": {name: _size(part) for name, part in texts.items()}}
+    return texts, report | {"split": {name: _size(part) for name, part in texts.items()}}
 
 
 def _text(experiment: Experiment, tokenizer_file: Path) -> Data:
-    section, train = experiment.data, experiment.train
     texts, cleaning = read_splits(experiment)
     if not tokenizer_file.exists():
         settings = experiment.tokenizer
@@ -70,21 +68,32 @@ def _text(experiment: Experiment, tokenizer_file: Path) -> Data:
             byte_fallback=settings.byte_fallback, model_file=tokenizer_file,
         )  # fmt: skip
     pieces = tokenizer.load(tokenizer_file)
+    vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     tokens = {
         name: [np.array([pieces.bos, *ids, pieces.eos], np.int32) for ids in pieces.encode_many(part)]
         for name, part in texts.items()
     }
     _refuse_unknown(pieces, texts, tokens)
-    length = example_length(experiment)
-    dataset = batches.make_dataset(tokens["train"], length, section.packing)
-    batch = functools.partial(batches.batch_at, dataset, train.seed, batch_size=train.batch_size)
+    sentences = {name: _sentences(experiment, pieces, part) for name, part in texts.items()}
+    parts = {name: examples.Text(tokens[name], sentences[name]) for name in texts}
+    starts = np.zeros(vocabulary, bool)
+    starts[: pieces.vocabulary] = pieces.word_starts()
+    reading = examples.make_reading(experiment, parts, vocabulary, starts)
 
     def evaluation(split: str) -> list[dict]:
         if not tokens[split]:
             raise UserError(f"the split {split!r} is empty", "data", f"set data.{split} above 0")
-        return list(batches.evaluation_batches(tokens[split], length, train.batch_size, max(length // 2, 1)))
+        return reading.evaluation(split)
 
-    return Data(pieces.vocabulary, pieces, batch, evaluation, texts, tokens, cleaning, _hash(texts))
+    return Data(vocabulary, pieces, reading.batch, evaluation, texts, tokens, cleaning, _hash(texts))
+
+
+def _sentences(experiment: Experiment, pieces: tokenizer.Tokenizer, texts: list[str]) -> list[list[np.ndarray]]:
+    """Each document's sentences as ids, for objectives over pairs of them."""
+    if experiment.objective.name not in ("masked_next_sentence", "structural"):
+        return []
+    cut = [pieces.encode_many(pairs.split_sentences(text)) for text in texts]
+    return [[np.array(ids, np.int32) for ids in sentences] for sentences in cut]
 
 
 def _refuse_unknown(pieces: tokenizer.Tokenizer, texts: dict, tokens: dict) -> None:
@@ -97,20 +106,10 @@ def _refuse_unknown(pieces: tokenizer.Tokenizer, texts: dict, tokens: dict) -> N
                                 "tokenizer.byte_fallback", "set it to true")  # fmt: skip
 
 
-def _copy_task(experiment: Experiment) -> Data:
-    section, train = experiment.data, experiment.train
-    make = functools.partial(
-        synthetic.copy_batch, batch_size=train.batch_size, length=section.copy_length, symbols=section.symbols
-    )
-
-    def evaluation(split: str) -> list[dict]:
-        if split != "validation":
-            raise UserError(f"the copy task has no split {split!r}", "--split", "use validation")
-        return [make(train.seed, step, split="validation") for step in range(8)]
-
-    batch = lambda step: make(train.seed, step, split="train")
-    digest = hashlib.sha256(f"copy {section.copy_length} {section.symbols}".encode()).hexdigest()
-    return Data(vocabulary_size(experiment), None, batch, evaluation, {}, {}, {}, digest)
+def _synthetic(experiment: Experiment) -> Data:
+    section, reading = experiment.data, examples.synthetic_reading(experiment)
+    digest = hashlib.sha256(f"{section.source} {section.copy_length} {section.symbols}".encode()).hexdigest()
+    return Data(vocabulary_size(experiment), None, *reading, {}, {}, {}, digest)
 
 
 def _limit(documents: list, characters: int) -> list:

@@ -1,18 +1,20 @@
 """`minillm describe`: what a config would cost, from shapes alone. No array is allocated, no text is read."""
 
+import math
 import re
 from collections import Counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from minillm.config import Experiment
-from minillm.experiment.data import example_length, vocabulary_size
-from minillm.experiment.setup import abstract_state, make_setup
+from minillm.experiment.data import vocabulary_size
+from minillm.experiment.examples import made_up
+from minillm.experiment.setup import Setup, abstract_state, make_setup
 from minillm.experiment.write import parameter_rows
 from minillm.params import count
 
@@ -23,15 +25,10 @@ ASSUMED = 100e9  # FLOP/s: half of what two cores reach on a large float32 produ
 def describe(experiment: Experiment) -> dict[str, Any]:
     """The parameter table, memory per device, FLOPs per step, collectives of the compiled step, a time estimate."""
     setup = make_setup(experiment, vocabulary_size(experiment))
-    length, rows = example_length(experiment), experiment.train.batch_size
-    state, frozen = abstract_state(setup)
-    shape = lambda kind: jax.ShapeDtypeStruct((rows, length), kind, sharding=setup.shardings[2])
-    batch = {"tokens": shape(jnp.int32), "targets": shape(jnp.int32), "weights": shape(jnp.float32),
-             "index": jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=setup.shardings[2])}  # fmt: skip
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    compiled = setup.train_step.lower(state, frozen, batch, key).compile()
+    arguments = step_arguments(experiment, setup)
+    compiled = setup.train_step.lower(*arguments).compile()
     memory = compiled.memory_analysis()
-    flops = step_flops(setup, rows, length)
+    flops = product_flops(jax.make_jaxpr(setup.train_step)(*arguments).jaxpr)
     return {
         "parameters": parameter_rows(setup, experiment.mesh.rules),
         "total_parameters": count(setup.specs),
@@ -45,15 +42,32 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def step_flops(setup, rows: int, length: int) -> float:
-    """6 per weight of a matrix product and token, and 12 * layers * length * width for attention, masked half included.
+def step_arguments(experiment: Experiment, setup: Setup) -> tuple:
+    """(state, frozen, batch, key) of the training step, as shapes, types and shardings."""
+    batch = made_up(experiment, setup.config.vocabulary)
+    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.shardings[2])
+    return (*abstract_state(setup), jax.tree.map(shape, batch), jax.eval_shape(lambda: jax.random.key(0)))
 
-    Kaplan et al. 2020, section 2.1, with the output layer counted and the lookup not.
+
+def product_flops(jaxpr) -> float:
+    """The work of a program's matrix products and convolutions: 2 per multiplication and addition, loops counted out.
+
+    All else (norms, softmax, the optimizer) is left out, as in Kaplan et al. 2020, section 2.1. What is never computed,
+    such as a block of attention after the query, does not count; what is computed twice, as with remat, counts twice.
     """
-    config = setup.config
-    products = sum(s.size for path, s in setup.specs.items() if path.endswith("kernel"))
-    products += config.vocabulary * config.width if config.tied else 0
-    return float(rows * length * (6 * products + 12 * config.layers * length * config.width))
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2.0 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
+            total += 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[numbers.rhs_spec[0]]
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        parts = [product_flops(part) for part in jaxprs_in_params(equation.params)]
+        total += times * (max(parts, default=0.0) if equation.primitive.name == "cond" else sum(parts))
+    return total
 
 
 def show(found: dict[str, Any]) -> None:

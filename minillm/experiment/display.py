@@ -10,6 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+NAMES = {"accuracy": "Accuracy of the next token", "exact": "Rows that are right to the end",
+         "next_sentence_accuracy": "Accuracy of the sentences' relation",
+         "word_order_accuracy": "Accuracy of the shuffled words"}  # fmt: skip
+
 
 @contextlib.contextmanager
 def watch(steps: int, quiet: bool) -> Iterator[tuple]:
@@ -41,7 +45,9 @@ def plain(step: int, steps: int, line: dict) -> str:
         text = f"step {step}/{steps}: validation loss {line['validation_loss']:.4f}"
         if "validation_bits_per_character" in line:
             text += f", {line['validation_bits_per_character']:.3f} bits per character"
-        return text + f", accuracy {line['validation_accuracy']:.1%}"
+        others = ("recovered", "exact", "next_sentence_accuracy", "word_order_accuracy")
+        found = {name: line[f"validation_{name}"] for name in ("accuracy", *others) if f"validation_{name}" in line}
+        return text + "".join(f", {name.replace('_', ' ')} {value:.1%}" for name, value in found.items())
     left = f", {line['seconds_left']:.0f} s left" if "seconds_left" in line else ""
     return f"step {step}/{steps}: {news(line)}{left}"
 
@@ -57,18 +63,22 @@ def summary(found: dict, root: Path) -> None:
     """The model beside its baselines, and where everything lies."""
     rows = {"this model": found["validation"], **found["baselines"]}
     columns = {"loss": ("loss (nats/token)", ".3f"), "perplexity": ("perplexity", ",.2f"),
-               "bits_per_character": ("bits per character", ".3f")}  # fmt: skip
-    columns = {key: column for key, column in columns.items() if any(key in row for row in rows.values())}
-    table = Table(title="Held-out text: lower is better")
+               "bits_per_character": ("bits per character", ".3f"), "removed_nll": ("nats/removed token", ".3f"),
+               "accuracy": ("accuracy", ".1%"), "recovered": ("recovered", ".1%")}  # fmt: skip
+    beside = [row for name, row in rows.items() if name != "this model"]
+    columns = {key: column for key, column in columns.items() if key == "loss" or any(key in row for row in beside)}
+    table = Table(title="Held-out text: a lower loss is better")
     for title in ("", *(title for title, _ in columns.values())):
         table.add_column(title, justify="right" if title else "left")
-    for name, row in sorted(rows.items(), key=lambda item: item[1].get("bits_per_character", item[1].get("loss", 0.0))):
+    order = next(key for key in ("bits_per_character", "removed_nll", "loss") if key in columns)
+    for name, row in sorted(rows.items(), key=lambda item: item[1].get(order, 0.0)):
         cells = (format(row[key], form) if key in row else "" for key, (_, form) in columns.items())
         table.add_row(name, *cells, style="bold" if name == "this model" else None)
     console = Console()
     console.print(table)
-    if "accuracy" in found["validation"]:
-        console.print(f"Accuracy of the next token: {found['validation']['accuracy']:.2%}", highlight=False)
+    for name, value in found["validation"].items():
+        if name in NAMES and name not in columns:
+            console.print(f"{NAMES[name]}: {value:.2%}", highlight=False)
     console.print(
         f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False
     )
@@ -93,6 +103,42 @@ def compare(rows: list[dict], plot: Path) -> None:
     console = Console()
     console.print(drawn)
     console.print(f"Curves: {plot}", highlight=False, soft_wrap=True)
+
+
+def lab(found: dict, root: Path) -> None:
+    """Mean and deviation over seeds of every member, and the baselines below."""
+    columns = {"bits_per_character": ("bits/char", 1.0), "accuracy": ("accuracy %", 100.0), "recovered": ("recovered %", 100.0),
+               "probe_trained": ("probe %", 100.0), "probe_untrained": ("untrained %", 100.0)}  # fmt: skip
+    columns = {key: column for key, column in columns.items() if any(key in row for row in found["rows"])}
+    drawn = Table(
+        title=f"{found['name']}: {found['compute']:.1e} FLOPs a run, mean ± deviation over seeds", box=box.SIMPLE
+    )
+    for title in ("", "objective", "params", "steps", "seconds", *(title for title, _ in columns.values())):
+        drawn.add_column(title, justify="left" if title in ("", "objective") else "right", no_wrap=True)
+    for row in found["rows"]:
+        cells = (_spread(row.get(key), scale) for key, (_, scale) in columns.items())
+        drawn.add_row(row["member"], row["objective"], f"{row['parameters'] / 1e6:.2f} M", f"{row['steps']:,}",
+                      f"{row['training_seconds']['mean']:.0f}", *cells)  # fmt: skip
+    for objective, baselines in found["baselines"].items():
+        for name, values in baselines.items():
+            cells = (
+                _spread({"mean": values[key]} if key in values else None, scale) for key, (_, scale) in columns.items()
+            )
+            drawn.add_row(name, objective, "", "", "", *cells)
+    for name in ("counts", "majority"):
+        if key := next((f"probe_{name}" for row in found["rows"] if f"probe_{name}" in row), None):
+            cells = (_spread(found["rows"][0][key], 100.0) if column == "probe_trained" else "" for column in columns)
+            drawn.add_row(name, "probe", "", "", "", *cells)
+    console = Console()
+    console.print(drawn)
+    console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def _spread(value: dict | None, scale: float) -> str:
+    if value is None:
+        return ""
+    deviation = f" ± {scale * value['deviation']:.{3 if scale == 1.0 else 1}f}" if value.get("deviation") else ""
+    return f"{scale * value['mean']:.{3 if scale == 1.0 else 1}f}{deviation}"
 
 
 def _number(value: Any) -> str:

@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
+from minillm.experiment import fill, results
 from minillm.experiment import folder as folders
-from minillm.experiment import results
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.run import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup
+from minillm.sections import SYNTHETIC
 
 
 class Opened(NamedTuple):
-    """A run that exists: its folder, config, tokenizer (None for the copy task) and setup, but not its text."""
+    """A run that exists: its folder, config, tokenizer (None for the copy and reverse tasks) and setup, but not its text."""
 
     folder: RunFolder
     experiment: configs.Experiment
@@ -27,12 +28,12 @@ def open_run(root: Path) -> Opened:
     """Raises: UserError where it is no run, or where its tokenizer is missing, damaged or another's."""
     folder = folders.existing(root)
     experiment = configs.load(folder.config)
-    if experiment.data.source == "copy":
+    if experiment.data.source in SYNTHETIC:
         return Opened(folder, experiment, None, make_setup(experiment, vocabulary_size(experiment)))
     pieces = tokenizer.load(folder.tokenizer)
     if pieces.sha256 != folders.read_json(folder.manifest)["tokenizer_sha256"]:
         raise UserError("this is not the run's tokenizer", str(folder.tokenizer), "put the run's own file back")
-    return Opened(folder, experiment, pieces, make_setup(experiment, pieces.vocabulary))
+    return Opened(folder, experiment, pieces, make_setup(experiment, vocabulary_size(experiment, pieces.vocabulary)))
 
 
 def read_data(opened: Opened) -> Data:
@@ -45,12 +46,17 @@ def read_data(opened: Opened) -> Data:
 
 
 def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
-    """Continuations of prompts. Raises: UserError where the prompt does not fit or the run has no tokenizer."""
-    folder, _, pieces, setup = open_run(root)
+    """Continuations of prompts, or prompts with their gaps filled in.
+
+    Raises: UserError where the prompt does not fit or the run has no tokenizer.
+    """
+    folder, experiment, pieces, setup = open_run(root)
     if pieces is None:
-        raise UserError("the copy task has no text to sample", str(root), "use `minillm eval`")
+        raise UserError(f"the {experiment.data.source} task has no text to sample", str(root), "use `minillm eval`")
     state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
+    if experiment.objective.name != "causal":
+        return fill.fill(experiment, setup, params, pieces, settings.prompts)
     return results.draw_samples(setup, params, pieces, settings)
 
 
@@ -58,13 +64,13 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
     """Metrics of the newest checkpoint on a split."""
     if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
-    folder, _, _, setup = opened = open_run(root)
+    folder, experiment, _, setup = opened = open_run(root)
     data = read_data(opened)
     step = judged_step(folder)
     state, frozen, _ = restore(folder, setup, step)
     found = results.evaluate(setup, state.trainable, frozen, data.evaluation(split))
-    likelihood = results.describe_likelihood(found["nll"], found["tokens"], data, split)
-    return {"step": step, "split": split} | likelihood | {"accuracy": found["accuracy"], "tokens": found["tokens"]}
+    held_out = results.held_out(found, experiment, data, split)
+    return {"step": step, "split": split} | held_out | {"tokens": found["tokens"]}
 
 
 def compare(roots: list[Path]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 from minillm.config import Experiment, SampleConfig
 from minillm.errors import UserError
 from minillm.evaluation import compression, ngram
+from minillm.evaluation.unigram import unigram_guess
 from minillm.experiment.data import Data
 from minillm.experiment.setup import Setup
 from minillm.inference.generate import Sampling, generate
@@ -18,12 +19,22 @@ from minillm.inference.generate import Sampling, generate
 def evaluate(setup: Setup, trainable, frozen, batches: list[dict]) -> dict[str, float]:
     """Means over fixed batches, each sum added on the host in float64: "nll" in nats per token, "accuracy", "tokens"."""
     totals: dict[str, np.ndarray] = {}
+    extra = setup.fresh_carry()
     for batch in batches:
         batch = jax.device_put(batch, setup.shardings[2])
-        for name, pair in setup.eval_step(trainable, frozen, batch).items():
+        found, extra = setup.eval_step(trainable, frozen, batch, extra)
+        for name, pair in found.items():
             totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
-    result = {name: float(total / weight) for name, (total, weight) in totals.items()}
+    result = {name: float(total / max(weight, 1e-9)) for name, (total, weight) in totals.items()}
     return result | {"tokens": float(totals["nll"][1])}
+
+
+def held_out(found: dict[str, float], experiment: Experiment, data: Data, split: str) -> dict[str, float]:
+    """`evaluate`'s means as a reader wants them: loss, perplexity, bits per character, and the objective's own."""
+    others = {name: value for name, value in found.items() if name not in ("nll", "tokens")}
+    if experiment.objective.name == "causal":
+        return describe_likelihood(found["nll"], found["tokens"], data, split) | others
+    return {"loss": found["nll"], "perplexity": math.exp(min(found["nll"], 700.0))} | others
 
 
 def describe_likelihood(nll: float, tokens: float, data: Data, split: str) -> dict[str, float]:
@@ -36,14 +47,19 @@ def describe_likelihood(nll: float, tokens: float, data: Data, split: str) -> di
 
 
 def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[str, float]]:
-    """Unigram, interpolated Kneser-Ney n-grams over the same tokens, and xz over the same characters.
+    """What a classical model of the same text reaches on the same held-out part, by name.
 
-    For the copy task: what one expects who knows everything but the string, n symbols and then the end.
+    Left to right: unigram, interpolated Kneser-Ney n-grams over the same tokens, xz over the same characters. Masked
+    and removed tokens: their frequency. Copy and reverse: what one expects who knows everything but the string.
     """
     if not data.texts:
-        n = experiment.data.copy_length
-        loss = n / (n + 1) * math.log(experiment.data.symbols)
-        return {"guessing": {"loss": loss, "perplexity": math.exp(loss)}}
+        return {"guessing": _guessing(experiment)}
+    if experiment.objective.name == "span":
+        loss, accuracy = unigram_guess(data.tokens["train"], data.evaluation(split), "removed", data.vocabulary)
+        return {"unigram": {"removed_nll": loss, "recovered": accuracy}}
+    if experiment.objective.name != "causal":
+        loss, accuracy = unigram_guess(data.tokens["train"], data.evaluation(split), "weights", data.vocabulary)
+        return {"unigram": {"loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy}}
     results: dict[str, dict[str, float]] = {}
     for order in experiment.baselines.orders:
         model = ngram.fit(data.tokens["train"], order, data.vocabulary)
@@ -54,6 +70,14 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
         ratio = compression.xz_bits_per_character("".join(data.texts["train"]), "".join(data.texts[split]))
         results["xz"] = {"bits_per_character": ratio}
     return results
+
+
+def _guessing(experiment: Experiment) -> dict[str, float]:
+    """Symbols at random and then the end; strings of a source are 1 to `copy_length` long, each length equally likely."""
+    n = experiment.data.copy_length
+    symbols = n if experiment.objective.name == "causal" else (n + 1) / 2
+    loss = symbols / (symbols + 1) * math.log(experiment.data.symbols)
+    return {"loss": loss, "perplexity": math.exp(loss)}
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str], context: int) -> list[list[int]]:

@@ -17,9 +17,10 @@ import jax
 
 from minillm import config as configs
 from minillm.errors import UserError
+from minillm.experiment import fill, results, write
 from minillm.experiment import folder as folders
-from minillm.experiment import results, write
-from minillm.experiment.data import Data, example_length, load_data, vocabulary_size
+from minillm.experiment.data import Data, load_data, vocabulary_size
+from minillm.experiment.examples import example_length
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
 from minillm.params import count
@@ -53,7 +54,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
         with folders.undone_on_failure(folder):
             data = load_data(experiment, folder.tokenizer)
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
-            if data.tokenizer is not None:
+            if data.tokenizer is not None and experiment.objective.name == "causal":
                 results.encode_prompts(data.tokenizer, experiment.sample.prompts, job.setup.config.context)
             _describe(job)
             _write_manifest(job)
@@ -155,10 +156,10 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
 
     def evaluate(step: int, state: State) -> float:
         found = results.evaluate(setup, state.trainable, frozen, validation)
-        line = {f"validation_{name}": value for name, value in found.items() if name not in ("nll", "tokens")}
-        line["validation_loss"] = found["nll"]
-        if train.evaluate_batches is None:
-            line |= {f"validation_{k}": v for k, v in likelihood(job, found, "validation").items()}
+        held_out = results.held_out(found, job.experiment, job.data, "validation")
+        if train.evaluate_batches is not None:
+            held_out.pop("bits_per_character", None)  # a part of the text's bits over all of its characters
+        line = {f"validation_{name}": value for name, value in held_out.items()}
         folders.append_line(folder.metrics, {"step": step, **line})
         job.show(step, line)
         return found["nll"]
@@ -173,17 +174,12 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
     return loop.Hooks(job.data.batch, place, log, evaluate, save, stopping)
 
 
-def likelihood(job: Run, found: dict, split: str) -> dict[str, float]:
-    """Perplexity and bits per character of an evaluation."""
-    return results.describe_likelihood(found["nll"], found["tokens"], job.data, split)
-
-
 def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
     if progress.finished:
         state, _, _ = restore(job.folder, job.setup, judged_step(job.folder))
     found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
-    held_out = {"accuracy": found["accuracy"]} | likelihood(job, found, "validation")
+    held_out = results.held_out(found, job.experiment, job.data, "validation")
     if job.data.texts:
         job.say("Fitting the baselines on the same text ...")
     summary = {
@@ -197,10 +193,18 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     }
     samples = []
     if job.data.tokenizer is not None:
-        params = job.setup.tuning.attach(state.trainable, frozen)
-        samples = results.draw_samples(job.setup, params, job.data.tokenizer, sample_settings(job))
+        samples = _samples(job, job.setup.tuning.attach(state.trainable, frozen))
     write.write_results(job.folder, job.experiment, job.setup, samples, summary)
     return summary
+
+
+def _samples(job: Run, params) -> list[dict[str, str]]:
+    """Continuations, or prompts with their gaps filled in; without a gap among the prompts, held-out text has some."""
+    if job.experiment.objective.name == "causal":
+        return results.draw_samples(job.setup, params, job.data.tokenizer, sample_settings(job))
+    prompts = [prompt for prompt in job.experiment.sample.prompts if fill.GAP in prompt]
+    prompts = prompts or fill.gaps(job.data.tokenizer, job.data.texts["validation"], job.setup.config.context // 2)
+    return fill.fill(job.experiment, job.setup, params, job.data.tokenizer, prompts)
 
 
 def sample_settings(job: Run) -> configs.SampleConfig:

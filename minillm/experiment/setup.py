@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from minillm import params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
-from minillm.experiment.data import example_length
+from minillm.experiment.examples import example_length
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
+from minillm.sections import NEEDS
 from minillm.training.optimizer import make_optimizer, make_schedule
 from minillm.training.state import State
 from minillm.training.step import accumulate, init_state, make_eval_step, make_gradient, make_train_step
@@ -33,15 +35,17 @@ class Setup(NamedTuple):
     mesh: Any
     shardings: tuple  # of (state, frozen, batch)
     key: Any
+    born: Callable  # key -> (state, frozen) before the first step
     train_step: Callable  # jitted
     eval_step: Callable  # jitted
+    fresh_carry: Callable  # () -> {"carry": of rows that have read nothing}, or {} where none is carried
 
 
 def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     """Builds everything; allocates no array but the key."""
     module, config = model_config(experiment.model, vocabulary)
     _refuse_long_examples(example_length(experiment), config.context)
-    specs, model = module.param_specs(config), bind(module, config)
+    specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
     tuning = METHODS[experiment.tuning.method](experiment.tuning)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
     if (train.batch_size // train.shards) % experiment.mesh.data:
@@ -56,7 +60,9 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     batch = sharding.batch_sharding(mesh)
     constrain = lambda part: jax.lax.with_sharding_constraint(part, batch)
     gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, constrain)
-    shardings = state_shardings(specs, tuning, optimizer, mesh, sharding.RULES[experiment.mesh.rules])
+    born = functools.partial(_born, specs, tuning, optimizer, carry)
+    places = sharding.param_shardings(specs, sharding.RULES[experiment.mesh.rules], mesh)
+    shardings = state_shardings(born, places, mesh)
     copies = sharding.replicated(mesh)
     train_step = jax.jit(
         make_train_step(gradient, optimizer, tuning, coefficients),
@@ -66,13 +72,12 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     )
     eval_step = jax.jit(
         make_eval_step(OBJECTIVES[experiment.objective.name], model, tuning),
-        in_shardings=(shardings[0].trainable, shardings[1], batch),
-        out_shardings=copies,
+        in_shardings=(shardings[0].trainable, shardings[1], batch, batch),
+        out_shardings=(copies, batch),
     )
     schedule = make_schedule(experiment.optimizer, train.steps)
-    places = (*shardings, batch)
-    return Setup(module, config, specs, model, tuning, optimizer, schedule, mesh, places,
-                 jax.random.key(train.seed), train_step, eval_step)  # fmt: skip
+    return Setup(module, config, specs, model, tuning, optimizer, schedule, mesh, (*shardings, batch),
+                 jax.random.key(train.seed), born, train_step, eval_step, jax.jit(carry, out_shardings=batch))  # fmt: skip
 
 
 def _refuse_long_examples(length: int, context: int) -> None:
@@ -87,35 +92,45 @@ def _refuse_long_examples(length: int, context: int) -> None:
 def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:
     """The [objective] section: the function and a coefficient per term."""
     section = experiment.objective
-    objective = functools.partial(
-        OBJECTIVES[section.name], label_smoothing=section.label_smoothing, z_loss=section.z_loss > 0.0
-    )
-    return objective, {"z": section.z_loss} if section.z_loss > 0.0 else {}
+    objective, coefficients = OBJECTIVES[section.name], dict(section.coefficients)
+    if "z_loss" in NEEDS[section.name].options:
+        smoothing, z_loss = section.label_smoothing, section.z_loss > 0.0
+        objective = functools.partial(objective, label_smoothing=smoothing, z_loss=z_loss)
+        coefficients |= {"z": section.z_loss} if z_loss else {}
+    return objective, coefficients
 
 
-def state_shardings(specs, tuning: Tuning, optimizer, mesh, rules) -> tuple[State, Any]:
-    """Shardings of (state, frozen): every copy of a parameter lies where the parameter lies."""
-    places = sharding.param_shardings(specs, rules, mesh)
-    state, frozen = jax.eval_shape(lambda: _born(specs, tuning, optimizer, jax.random.key(0)))
-    return sharding.like_params(state, places, mesh), sharding.like_params(frozen, places, mesh)
+def _carry_maker(experiment: Experiment, module, config) -> Callable[[], dict]:
+    if experiment.data.packing != "continued":
+        return dict
+    length = example_length(experiment)
+    rows = {"tokens": np.zeros((experiment.train.batch_size, length), np.int32)}
+    return lambda: {"carry": module.init_carry({}, rows, config, length)}
+
+
+def state_shardings(born: Callable, places: dict, mesh) -> tuple[State, Any]:
+    """Shardings of (state, frozen): every copy of a parameter lies where the parameter lies, a carry with its rows."""
+    state, frozen = jax.eval_shape(born, jax.random.key(0))
+    found = sharding.like_params(state, places, mesh)
+    if "carry" in state.extra:
+        rows = jax.tree.map(lambda leaf: sharding.batch_sharding(mesh), state.extra["carry"])
+        found = found._replace(extra=found.extra | {"carry": rows})
+    return found, sharding.like_params(frozen, places, mesh)
 
 
 def abstract_state(setup: Setup) -> tuple[State, Any]:
     """(state, frozen) as shapes, types and shardings: a checkpoint's template."""
-    shapes = jax.eval_shape(lambda: _born(setup.specs, setup.tuning, setup.optimizer, jax.random.key(0)))
+    shapes = jax.eval_shape(setup.born, jax.random.key(0))
     attach = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     return tuple(jax.tree.map(attach, tree, place) for tree, place in zip(shapes, setup.shardings[:2], strict=True))
 
 
 def new_state(setup: Setup) -> tuple[State, Any]:
     """(state, frozen), each array born where it belongs."""
-    born = jax.jit(
-        functools.partial(_born, setup.specs, setup.tuning, setup.optimizer), out_shardings=setup.shardings[:2]
-    )
-    return born(setup.key)
+    return jax.jit(setup.born, out_shardings=setup.shardings[:2])(setup.key)
 
 
-def _born(specs, tuning: Tuning, optimizer, key) -> tuple[State, Any]:
+def _born(specs, tuning: Tuning, optimizer, carry: Callable[[], dict], key) -> tuple[State, Any]:
     tuning_key = params.leaf_key(key, "tuning")
     trainable, frozen, extra = tuning.init(params.init_params(specs, key, jnp.float32), tuning_key)
-    return init_state(trainable, extra, optimizer), frozen
+    return init_state(trainable, extra | carry(), optimizer), frozen

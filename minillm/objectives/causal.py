@@ -32,8 +32,14 @@ def causal(
 
     Label smoothing e replaces the target by (1 - e) target + e uniform (Szegedy et al. 2016, section 7). The z-loss
     log^2 Z keeps the normaliser near 1 (Chowdhery et al. 2022, section 5); give it a coefficient near 1e-4.
+
+    Where `extra` holds a "carry", the rows go on from it, and the extra that comes back holds the new one: truncated
+    back-propagation through time, since no gradient flows from one call to the one before.
     """
-    logits = model.logits(params, model.apply(params, batch, key=key).hidden)
+    carry = None if extra is None else extra.get("carry")
+    output = model.apply(params, batch, carry=carry, key=key)
+    extra = extra if carry is None else extra | {"carry": output.carry}
+    logits = model.logits(params, output.hidden)
     return prediction_sums(logits, batch, extra, label_smoothing=label_smoothing, z_loss=z_loss)
 
 

@@ -6,16 +6,16 @@
 import jax.numpy as jnp
 
 from minillm.models.contract import Batch, Model
-from minillm.objectives.causal import prediction_sums
+from minillm.objectives.causal import prediction_sums, token_losses
 from minillm.objectives.contract import Sums
 
 
 def span(
     model: Model, params, batch: Batch, key=None, extra=None, *, label_smoothing: float = 0.0, z_loss: bool = False
 ) -> Sums:
-    """The sums of `causal`, and the metric "recovered": the accuracy on what was cut out.
+    """The sums of `causal`, and the metrics "recovered" and "removed_nll": accuracy and nats of what was cut out.
 
-    "accuracy" also counts sentinels and end tokens, a quarter of the targets or more, which are learned at once.
+    "accuracy" and "nll" also count sentinels and end tokens, a quarter of the targets or more, which are learned at once.
     Batch: source, source_mask [batch, keys]; tokens, targets, weights, removed [batch, length]; index [batch].
     """
     if "removed" not in batch:
@@ -24,4 +24,7 @@ def span(
     found = prediction_sums(logits, batch, extra, label_smoothing=label_smoothing, z_loss=z_loss)
     removed = batch["removed"].astype(jnp.float32)
     correct = (logits.argmax(-1) == batch["targets"]).astype(jnp.float32)
-    return found._replace(metrics=found.metrics | {"recovered": ((correct * removed).sum(), removed.sum())})
+    losses, _ = token_losses(logits, batch["targets"])
+    total = removed.sum()
+    mine = {"recovered": ((correct * removed).sum(), total), "removed_nll": ((losses * removed).sum(), total)}
+    return found._replace(metrics=found.metrics | mine)

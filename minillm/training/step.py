@@ -105,11 +105,14 @@ def init_state(trainable, extra, optimizer: optax.GradientTransformation) -> Sta
 
 
 def make_eval_step(objective: Objective, model: Model, tuning: Tuning) -> Callable:
-    """eval_step(trainable, frozen, batch) -> {name: (sum, weight)}; no dropout, no smoothing in the "nll"."""
+    """eval_step(trainable, frozen, batch, extra) -> ({name: (sum, weight)}, extra); no dropout, no smoothing in "nll".
+
+    `extra` is a carry where rows go on from batch to batch, else empty.
+    """
     model = tuning.wrap(model)
 
-    def eval_step(trainable, frozen, batch):
-        sums = objective(model, tuning.attach(trainable, frozen), batch, None, None)
-        return dict(sums.metrics)
+    def eval_step(trainable, frozen, batch, extra):
+        sums = objective(model, tuning.attach(trainable, frozen), batch, None, extra)
+        return dict(sums.metrics), sums.extra
 
     return eval_step

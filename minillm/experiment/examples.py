@@ -1,0 +1,214 @@
+"""Documents of ids -> batches: one way of reading per objective, each a pure function of (seed, step).
+
+Masked and span objectives need ids that no text has: they stand behind the tokenizer's own, a mask token or sentinels.
+A BERT row is framed by <s> as class token and </s> as separator.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minillm.config import Experiment
+from minillm.data import batches, continued, masking, pairs, spans, synthetic, transduction
+from minillm.data.tokenizer import BOS, EOS, PAD, UNK
+from minillm.errors import UserError
+
+EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all runs are asked the same
+
+
+class Text(NamedTuple):
+    """A split of the text as ids."""
+
+    documents: Sequence[np.ndarray]  # each bos ... eos
+    sentences: Sequence[Sequence[np.ndarray]]  # each document's, without bos and eos; empty where no objective asks
+
+
+class Reading(NamedTuple):
+    """How an experiment reads: batches of training by step, and a split's fixed batches."""
+
+    batch: Callable[[int], dict]
+    evaluation: Callable[[str], list[dict]]
+
+
+def extra_ids(experiment: Experiment) -> int:
+    """How many ids the objective puts behind the tokenizer's: one mask token, or as many sentinels as a row has spans."""
+    name = experiment.objective.name
+    if name == "span":
+        return span_settings(experiment, 10**9).sentinels
+    return 1 if name in ("masked", "masked_next_sentence", "structural") else 0
+
+
+def example_length(experiment: Experiment) -> int:
+    """Tokens of text per example."""
+    section = experiment.data
+    if section.source in ("copy", "reverse"):
+        whole = experiment.objective.name == "causal"
+        return synthetic.example_length(section.copy_length) if whole else section.copy_length + 1
+    return section.length or experiment.model.get("context", 256)
+
+
+def make_reading(experiment: Experiment, texts: dict[str, Text], vocabulary: int, starts: np.ndarray | None) -> Reading:
+    """The batches of a source of text.
+
+    Args:
+        vocabulary: number of ids, `extra_ids` included.
+        starts: [vocabulary], True for pieces that begin a word; needed for whole words only.
+    """
+    name = experiment.objective.name
+    if name == "causal":
+        return _continued(experiment, texts) if experiment.data.packing == "continued" else _causal(experiment, texts)
+    if name == "span":
+        return _spans(experiment, texts, span_settings(experiment, vocabulary))
+    corrupt = functools.partial(_corrupt, experiment, masking_settings(experiment, vocabulary), starts)
+    return _masked(experiment, texts, corrupt) if name == "masked" else _pairs(experiment, texts, corrupt)
+
+
+def synthetic_reading(experiment: Experiment) -> Reading:
+    """The batches of the copy and reverse tasks."""
+    section, train = experiment.data, experiment.train
+    size = {"batch_size": train.batch_size, "length": section.copy_length, "symbols": section.symbols}
+    make = functools.partial(synthetic.copy_batch, **size)
+    if experiment.objective.name == "sequence_to_sequence":
+        make = functools.partial(transduction.transduction_batch, task=section.source, **size)
+
+    def evaluation(split: str) -> list[dict]:
+        if split != "validation":
+            raise UserError(f"the {section.source} task has no split {split!r}", "--split", "use validation")
+        return [make(train.seed, step, split="validation") for step in range(8)]
+
+    return Reading(lambda step: make(train.seed, step, split="train"), evaluation)
+
+
+def masking_settings(experiment: Experiment, vocabulary: int) -> masking.Masking:
+    """The mask token is the last id."""
+    return masking.Masking(
+        vocabulary, vocabulary - 1, (PAD, UNK, BOS, EOS, vocabulary - 1), experiment.objective.mask_rate
+    )
+
+
+def span_settings(experiment: Experiment, vocabulary: int) -> spans.Spans:
+    """Sentinels are the last ids, counted down from the end."""
+    section = experiment.objective
+    settings = {"end": EOS, "begin": PAD, "density": section.span_density, "mean_length": section.span_length}
+    count = spans.span_counts(example_length(experiment), spans.Spans(10**9, sentinels=1, **settings))[1]
+    return spans.Spans(vocabulary - 1, sentinels=count, **settings)
+
+
+def _causal(experiment: Experiment, texts: dict[str, Text]) -> Reading:
+    train, length = experiment.train, example_length(experiment)
+    dataset = batches.make_dataset(texts["train"].documents, length, experiment.data.packing)
+
+    def evaluation(split: str) -> list[dict]:
+        documents = texts[split].documents
+        return list(batches.evaluation_batches(documents, length, train.batch_size, max(length // 2, 1)))
+
+    return Reading(functools.partial(batches.batch_at, dataset, train.seed, batch_size=train.batch_size), evaluation)
+
+
+def _continued(experiment: Experiment, texts: dict[str, Text]) -> Reading:
+    train, length = experiment.train, example_length(experiment)
+    ring = continued.make_ring(texts["train"].documents, length, train.seed)
+    evaluation = lambda split: continued.continued_evaluation(texts[split].documents, length, train.batch_size)
+    return Reading(functools.partial(continued.continued_batch_at, ring, batch_size=train.batch_size), evaluation)
+
+
+def _spans(experiment: Experiment, texts: dict[str, Text], settings: spans.Spans) -> Reading:
+    train, length = experiment.train, example_length(experiment)
+    dataset = batches.make_dataset(_without_bos(texts["train"]), length)
+
+    def batch(step: int) -> dict:
+        whole = batches.batch_at(dataset, train.seed, step, train.batch_size)
+        return spans.corrupt_spans(whole, train.seed, step, settings)
+
+    def evaluation(split: str) -> list[dict]:
+        found = []
+        for step, whole in enumerate(batches.whole_windows(_without_bos(texts[split]), length, train.batch_size)):
+            made = spans.corrupt_spans(whole, EVALUATION, step, settings)
+            found.append(made | {name: _only_real(made[name], whole["lengths"]) for name in ("weights", "removed")})
+        return found
+
+    return Reading(batch, evaluation)
+
+
+def _masked(experiment: Experiment, texts: dict[str, Text], corrupt: Callable) -> Reading:
+    """Rows as in RoBERTa's FULL-SENTENCES (Liu et al. 2019, section 4.2): text that may go on into the next document."""
+    train, room = experiment.train, example_length(experiment) - 2
+    dataset = batches.make_dataset(_without_bos(texts["train"]), room)
+
+    def batch(step: int) -> dict:
+        return corrupt(_framed(batches.batch_at(dataset, train.seed, step, train.batch_size)), train.seed, step)
+
+    def evaluation(split: str) -> list[dict]:
+        windows = batches.whole_windows(_without_bos(texts[split]), room, train.batch_size)
+        return [corrupt(_framed(whole), EVALUATION, step) for step, whole in enumerate(windows)]
+
+    return Reading(batch, evaluation)
+
+
+def _pairs(experiment: Experiment, texts: dict[str, Text], corrupt: Callable) -> Reading:
+    train, section = experiment.train, experiment.objective
+    kind = "structural" if section.name == "structural" else section.pairs
+
+    length = example_length(experiment)
+    made = {
+        split: pairs.make_pair_dataset(text.sentences, length, kind, BOS, EOS, f"the {split} part of the text")
+        for split, text in texts.items()
+        if text.sentences
+    }
+
+    def batch(step: int) -> dict:
+        return corrupt(pairs.pair_batch_at(made["train"], train.seed, step, train.batch_size), train.seed, step)
+
+    def evaluation(split: str) -> list[dict]:
+        steps = -(-len(made[split].firsts) // train.batch_size)  # the last one goes on with the next epoch
+        rows = (pairs.pair_batch_at(made[split], EVALUATION, step, train.batch_size) for step in range(steps))
+        return [corrupt(row, EVALUATION, step) for step, row in enumerate(rows)]
+
+    return Reading(batch, evaluation)
+
+
+def _corrupt(experiment: Experiment, settings: masking.Masking, starts, batch: dict, seed: int, step: int) -> dict:
+    """Masks, shuffles for the structural objective, and keeps the few places that predict."""
+    section, length = experiment.objective, batch["tokens"].shape[1]
+    words = starts[batch["tokens"]] if section.whole_words else None
+    most = int(masking.budget(length, settings.rate))
+    batch = masking.mask_tokens(batch, seed, step, settings, words)
+    if section.name == "structural":
+        batch = masking.shuffle_trigrams(batch, seed, step, settings.special, section.shuffle_rate)
+        most += 3 * int(masking.budget(length, section.shuffle_rate))
+    return masking.gather_targets(batch, min(most, length))
+
+
+def _framed(batch: dict) -> dict:
+    """tokens [batch, room], and lengths [batch] where rows are padded -> [class] text [separator], and its mask.
+
+    A row without text keeps its frame, so that no query is left without a key.
+    """
+    rows, room = batch["tokens"].shape
+    lengths = batch.get("lengths", np.full(rows, room))
+    tokens = np.full((rows, room + 2), PAD, np.int32)
+    tokens[:, 0], tokens[:, 1:-1] = BOS, batch["tokens"]
+    tokens[np.arange(rows), lengths + 1] = EOS
+    mask = np.arange(room + 2) < lengths[:, None] + 2
+    return {"tokens": np.where(mask, tokens, PAD).astype(np.int32), "mask": mask, "index": batch["index"]}
+
+
+def _without_bos(text: Text) -> list[np.ndarray]:
+    return [document[1:] for document in text.documents]
+
+
+def _only_real(weights: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Weights without those of rows that have no text."""
+    return weights * (lengths > 0).astype(weights.dtype)[:, None]
+
+
+def made_up(experiment: Experiment, vocabulary: int) -> dict[str, Any]:
+    """A batch of the right shapes from a text that says nothing: for `describe`, which reads none."""
+    if experiment.data.source in ("copy", "reverse"):
+        return synthetic_reading(experiment).batch(0)
+    length = example_length(experiment)
+    ids = np.full(4 * length + 2, UNK, np.int32)
+    text = Text([np.concatenate([[BOS], ids, [EOS]])] * 2, [[ids, ids]] * 2)
+    return make_reading(experiment, {"train": text}, vocabulary, np.ones(vocabulary, bool)).batch(0)

@@ -1,0 +1,225 @@
+"""The sections of a config but the model's and the optimizer's: every key with its type, default and limits."""
+
+from dataclasses import dataclass, field, fields
+from typing import Literal, NamedTuple
+
+STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+SYNTHETIC = ("copy", "reverse")  # sources that are no text
+LEFT_TO_RIGHT = ("gpt", "rnn", "lstm", "transformer_xl")
+RECURRENT = ("rnn", "lstm", "transformer_xl")  # these carry a state from one segment to the next
+
+
+class Needs(NamedTuple):
+    """What an objective needs of the other sections, and which keys of its own it reads."""
+
+    models: tuple[str, ...]
+    why: str  # no other model does
+    terms: tuple[str, ...]  # of the loss
+    options: tuple[str, ...]
+    tasks: tuple[str, ...] = ()  # heads that the model must have
+
+
+LIKELIHOOD = ("label_smoothing", "z_loss")
+NEEDS = {
+    "causal": Needs(LEFT_TO_RIGHT, "reads from left to right", ("loss",), LIKELIHOOD),
+    "masked": Needs(("bert",), "has a masked-LM head", ("masked",), ("mask_rate", "whole_words"), ("masked",)),
+    "masked_next_sentence": Needs(
+        ("bert",), "has both heads", ("masked", "next_sentence"),
+        ("mask_rate", "whole_words", "pairs"), ("masked", "next_sentence"),
+    ),
+    "structural": Needs(
+        ("bert",), "has both heads", ("masked", "word_order", "next_sentence"),
+        ("mask_rate", "whole_words", "shuffle_rate"), ("masked", "next_sentence"),
+    ),
+    "span": Needs(("t5", "transformer"), "has an encoder and a decoder", ("loss",),
+                  (*LIKELIHOOD, "span_density", "span_length")),
+    "sequence_to_sequence": Needs(("t5", "transformer"), "has an encoder and a decoder", ("loss",), LIKELIHOOD),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from, how it is cleaned, split and cut into examples."""
+
+    __pydantic_config__ = STRICT
+
+    # "text", "jsonl", "csv", "tsv" with `path`; a package corpus such as "python-docs"; "copy" or "reverse"
+    source: str
+    path: str | None = None
+    text_key: str = "text"  # the field of jsonl, the column of csv and tsv
+    separator: str | None = None  # what parts the documents inside a text file; None: one file is one document
+    normalization: Literal["none", "NFC", "NFKC"] = "none"
+    drop_duplicates: bool = True
+    drop_repeated_lines: bool = False
+    validation: float = 0.1  # share of the documents
+    test: float = 0.0
+    # windows over everything; whole documents that cannot see each other; or rows that go on from step to step, with
+    # the model's state carried along
+    packing: Literal["stream", "packed", "continued"] = "stream"
+    length: int | None = None  # tokens per example; None: the model's context
+    limit: int | None = None  # characters of text to use at most; None: all
+    split_seed: int = 0
+    symbols: int = 10  # copy and reverse: alphabet
+    copy_length: int = 8  # copy and reverse: symbols to remember
+
+    def __post_init__(self):
+        if not 0.0 < self.validation < 1.0 or not 0.0 <= self.test < 1.0 or self.validation + self.test >= 1.0:
+            raise ValueError("validation must be in (0, 1), test in [0, 1), and their sum below 1")
+        for name in ("length", "limit", "copy_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.source in SYNTHETIC and self.length is not None:
+            raise ValueError(f"length follows from copy_length in the {self.source} task: leave it out")
+        if self.symbols < 4:  # held-out strings are told from the others by a sum modulo 4
+            raise ValueError(f"symbols must be at least 4, got {self.symbols}")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """SentencePiece, trained on the training part and stored in the run."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["bpe", "unigram", "char"] = "bpe"
+    vocabulary: int = 1024
+    byte_fallback: bool = True
+
+    def __post_init__(self):
+        if self.vocabulary < 8:
+            raise ValueError(f"vocabulary must be at least 8, got {self.vocabulary}")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised: the sum over its terms of coefficient * mean."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence"] = "causal"
+    coefficients: dict[str, float] = field(default_factory=dict)  # term -> factor; a term that is not named counts once
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0  # coefficient of log^2 Z
+    mask_rate: float = 0.15  # share of the tokens to predict
+    whole_words: bool = False  # mask all pieces of a word, not single ones
+    pairs: Literal["next_sentence", "sentence_order"] = "next_sentence"  # random or next; swapped or in order
+    shuffle_rate: float = 0.05  # share of the trigrams to shuffle
+    span_density: float = 0.15  # share of the tokens to cut out
+    span_length: float = 3.0  # mean length of a span, in tokens
+
+    def __post_init__(self):
+        if not 0.0 <= self.label_smoothing < 1.0 or self.z_loss < 0.0:
+            raise ValueError("label_smoothing must be in [0, 1) and z_loss not negative")
+        for name in ("mask_rate", "shuffle_rate", "span_density"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if self.span_length < 1.0:
+            raise ValueError(f"span_length must be at least 1, got {self.span_length}")
+        needs, defaults = NEEDS[self.name], {f.name: f.default for f in fields(self)}
+        for name in sorted(set(defaults) - {"name", "coefficients", *needs.options}):
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} says nothing to the objective {self.name!r}: leave it out")
+        unknown = sorted(set(self.coefficients) - set(needs.terms))
+        if unknown or min(self.coefficients.values(), default=0.0) < 0.0:
+            terms = ", ".join(needs.terms)
+            raise ValueError(f"coefficients are not negative numbers for {terms}, got {self.coefficients}")
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """Which parameters train."""
+
+    __pydantic_config__ = STRICT
+
+    method: Literal["full", "freeze"] = "full"
+    freeze: tuple[str, ...] = ()  # patterns over parameter paths, such as "embedding/*"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop: how long, how large, what is measured and kept."""
+
+    __pydantic_config__ = STRICT
+
+    steps: int = 1000
+    batch_size: int = 16  # examples per update
+    shards: int = 1  # parts of the batch whose gradients are added in fixed order (gradient accumulation)
+    seed: int = 0
+    log_every: int = 10
+    evaluate_every: int = 100
+    evaluate_batches: int | None = None  # of the fixed validation set; None: all of it
+    checkpoint_every: int | None = None  # None: at every evaluation
+    keep_last: int = 2
+    keep_best: bool = True
+    patience: int | None = None  # evaluations without a better validation loss before stopping; None: never
+    hash_every: int = 100  # steps between hashes of every parameter in the provenance log; 0: none
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "shards", "log_every", "evaluate_every", "keep_last", "patience",
+                     "checkpoint_every", "evaluate_batches"):  # fmt: skip
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.hash_every < 0:
+            raise ValueError(f"hash_every must not be negative, got {self.hash_every}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        if self.patience is not None and not self.keep_best:
+            raise ValueError("patience needs keep_best = true: early stopping goes back to the best checkpoint")
+        if self.batch_size % self.shards:
+            raise ValueError(f"shards must divide batch_size: {self.batch_size} % {self.shards} is not 0")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many devices, and what is split over them; see `sharding.py`."""
+
+    __pydantic_config__ = STRICT
+
+    data: int = 1
+    model: int = 1
+    rules: Literal["data", "fsdp"] = "data"
+
+    def __post_init__(self):
+        if self.data < 1 or self.model < 1:
+            raise ValueError(f"data and model must be at least 1, got {self.data} and {self.model}")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What the run writes when it has learned."""
+
+    __pydantic_config__ = STRICT
+
+    prompts: tuple[str, ...] = ("",)  # to continue; to fill in, where a masked or span model reads <mask>
+    tokens: int = 100  # new ones per prompt, or fewer where the context ends
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.prompts or self.tokens < 1:
+            raise ValueError(
+                f"at least one prompt and one token, got {len(self.prompts)} prompts, {self.tokens} tokens"
+            )
+        if self.temperature < 0.0:
+            raise ValueError(f"temperature must not be negative (0 is greedy), got {self.temperature}")
+        if self.top_k is not None and not 1 <= self.top_k < 2**31:
+            raise ValueError(f"top_k must be in [1, 2^31), got {self.top_k}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Classical models of the same text, in the same run."""
+
+    __pydantic_config__ = STRICT
+
+    orders: tuple[int, ...] = (1, 3, 5)  # n-gram orders; 1 is the unigram
+    xz: bool = True
+
+    def __post_init__(self):
+        if any(order < 1 for order in self.orders):
+            raise ValueError("orders must be at least 1")

@@ -1,0 +1,173 @@
+"""Every model under its own objective, as whole runs from a config: it resumes exactly and trains sharded."""
+
+import contextlib
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from minillm import config as configs
+from minillm.errors import UserError
+from minillm.experiment import reopen
+from minillm.experiment import run as runs
+from minillm.experiment.data import load_data
+from minillm.experiment.examples import made_up
+from minillm.experiment.setup import make_setup, new_state
+from minillm.experiment.verify import verify
+
+COMMON = """
+[tokenizer]
+vocabulary = 300
+[train]
+steps = 6
+batch_size = 8
+evaluate_every = 2
+hash_every = 1
+[optimizer]
+warmup_steps = 1
+[baselines]
+orders = [1]
+xz = false
+[sample]
+tokens = 4
+"""
+SIZE = "width = 16\nheads = 2\nlayers = 1\ncontext = 32\n"
+FAMILY = {
+    "rnn": "[model]\nkind = 'rnn'\nwidth = 16\nlayers = 1\ncontext = 16\n[data]\npacking = 'continued'\n",
+    "lstm": "[model]\nkind = 'lstm'\nwidth = 16\nlayers = 1\ncontext = 16\n[data]\npacking = 'continued'\n",
+    "transformer_xl": f"[model]\nkind = 'transformer_xl'\nmemory = 8\n{SIZE}[data]\npacking = 'continued'\n",
+    "masked": f"[model]\nkind = 'bert'\n{SIZE}[data]\n",
+    "masked_next_sentence": f"[model]\nkind = 'bert'\n{SIZE}[data]\n",
+    "structural": f"[model]\nkind = 'bert'\n{SIZE}[data]\n",
+    "t5": f"[model]\nkind = 't5'\n{SIZE}[data]\n",
+    "transformer": f"[model]\nkind = 'transformer'\n{SIZE}[data]\n",
+    "reverse": f"[model]\nkind = 'transformer'\n{SIZE}[data]\ncopy_length = 5\nsource = 'reverse'\n",
+}
+OBJECTIVES = {"t5": "span", "transformer": "span", "reverse": "sequence_to_sequence", "rnn": "causal", "lstm": "causal",
+              "transformer_xl": "causal"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    sentence = "Sentence {0} of part {1} says that {2} is a number. It goes on, as {1} does!\n"
+    path.write_text("###".join("".join(sentence.format(i, d, i * d) for i in range(12)) for d in range(24)))
+    return path
+
+
+def experiment(name, text, folder, *settings):
+    source = "" if name == "reverse" else f"source = 'text'\nseparator = '###'\npath = '{text}'\n"
+    objective = f"[objective]\nname = '{OBJECTIVES.get(name, name)}'\n"
+    file = folder / f"{name}.toml"
+    file.write_text(f"name = 'run'\n{FAMILY[name]}{source}{objective}{COMMON}")
+    return configs.load(file, settings)
+
+
+def finish(found, folder, resume=False):
+    return runs.run(found, folder, resume, lambda text: None, lambda step, line: None)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_stopped_run_goes_on_as_the_straight_one(name, text, tmp_path, monkeypatch):
+    found = experiment(name, text, tmp_path)
+    straight = finish(found, tmp_path / "straight")
+    plain_fit = runs.loop.fit
+
+    def stop_after_three(train_step, state, frozen, key, plan, progress, hooks):
+        asked = iter([False, False, True, True])
+        return plain_fit(train_step, state, frozen, key, plan, progress, hooks._replace(stopping=lambda: next(asked)))
+
+    monkeypatch.setattr(runs.loop, "fit", stop_after_three)
+    monkeypatch.setattr(runs, "_signals", lambda: contextlib.nullcontext([signal.SIGTERM]))
+    with pytest.raises(runs.Stopped):
+        finish(found, tmp_path / "resumed")
+    monkeypatch.undo()
+    resumed = finish(found, tmp_path / "resumed", resume=True)
+    drop = lambda summary: {key: value for key, value in summary.items() if key != "training_seconds"}
+    assert drop(resumed) == drop(straight)
+    logs = [(tmp_path / part / "provenance.jsonl").read_bytes() for part in ("straight", "resumed")]
+    assert logs[0] == logs[1]
+    assert verify(tmp_path / "resumed", None, lambda text: None)["equal"]
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_eight_devices_give_the_losses_of_one(name, text, tmp_path):
+    losses = []
+    for mesh in ({}, {"data": 4, "model": 2, "rules": "fsdp"}):
+        found = experiment(name, text, tmp_path)
+        found = dataclasses.replace(found, mesh=configs.MeshConfig(**mesh))
+        data = load_data(found, tmp_path / "tokenizer.model")
+        setup = make_setup(found, data.vocabulary)
+        state, frozen = new_state(setup)
+        row = []
+        for step in range(3):
+            state, metrics = setup.train_step(
+                state, frozen, jax.device_put(data.batch(step), setup.shardings[2]), setup.key
+            )
+            row.append(float(metrics["loss"]))
+        losses.append(row)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_describe_knows_the_batches_without_reading(name, text, tmp_path):
+    found = experiment(name, text, tmp_path)
+    data = load_data(found, tmp_path / "tokenizer.model")
+    shape = lambda batch: {key: (leaf.shape, leaf.dtype) for key, leaf in batch.items()}
+    assert shape(made_up(found, data.vocabulary)) == shape(data.batch(0))
+    for batch in data.evaluation("validation"):
+        assert shape(batch) == shape(data.batch(0))
+
+
+def test_the_carry_is_used_in_training_and_evaluation(text, tmp_path):
+    """Without it the second batch would have another loss."""
+    found = experiment("lstm", text, tmp_path)
+    data = load_data(found, tmp_path / "tokenizer.model")
+    setup = make_setup(found, data.vocabulary)
+    (state, frozen), batches = new_state(setup), data.evaluation("validation")
+    extra, fresh = setup.fresh_carry(), setup.fresh_carry()
+    _, extra = setup.eval_step(state.trainable, frozen, batches[0], extra)
+    carried, _ = setup.eval_step(state.trainable, frozen, batches[1], extra)
+    alone, _ = setup.eval_step(state.trainable, frozen, batches[1], fresh)
+    assert float(carried["nll"][0]) != float(alone["nll"][0])
+    before = np.asarray(state.extra["carry"]["hidden"])
+    state, _ = setup.train_step(state, frozen, data.batch(0), setup.key)
+    assert not before.any()
+    assert np.asarray(state.extra["carry"]["hidden"]).any()
+
+
+def test_gaps_are_filled_in(text, tmp_path):
+    for name in ("masked", "t5"):
+        finish(experiment(name, text, tmp_path), tmp_path / name)
+        settings = configs.SampleConfig(("Sentence <mask> of <mask>.",))
+        (row,) = reopen.sample(tmp_path / name, settings)
+        assert row["text"].count("[") == 2
+        with pytest.raises(UserError, match="<mask>"):
+            reopen.sample(tmp_path / name, configs.SampleConfig(("Sentence",)))
+        assert json.loads((tmp_path / name / "summary.json").read_text())["baselines"]["unigram"]
+
+
+REFUSED = {
+    ("masked", "model.kind='gpt'"): "masked-LM head",
+    ("rnn", "model.kind='gpt'"): "carries no state",
+    ("rnn", "train.shards=2"): "train.shards",
+    ("t5", "data.packing='packed'"): "data.packing",
+    ("t5", "objective.mask_rate=0.3"): "says nothing to the objective 'span'",
+    ("t5", "data.source='copy'"): "cannot read the source 'copy'",
+    ("masked", "objective.coefficients.loss=1.0"): "coefficients",
+    ("masked", "objective.mask_rate=1.5"): "mask_rate",
+    ("masked", "model.tasks=['pool']"): "heads that are missing",
+    ("structural", "model.relations=2"): "three relations",
+    ("reverse", "data.source='python-docs'"): "use copy or reverse",
+    ("reverse", "objective.name='causal'"): "from left to right",
+}
+
+
+@pytest.mark.parametrize(("name", "setting"), REFUSED)
+def test_sections_that_do_not_fit_together_are_refused(name, setting, text, tmp_path):
+    with pytest.raises(UserError) as caught:
+        experiment(name, text, tmp_path, setting)
+    assert REFUSED[name, setting] in str(caught.value)
