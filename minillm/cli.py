@@ -161,6 +161,25 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs")],
     _print(found, as_json, lambda: display.compare(found, runs[0] / "compare.png"))
 
 
+@app.command(epilog="Example: `minillm lab configs/history.toml`, and again after a stop: it goes on")
+def lab(
+    config: Config,
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The lab's folder; default runs/NAME")] = None,
+    only: Annotated[list[str], typer.Option(help="A member to run; may be repeated; default all")] = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Several models on one corpus at one budget, several seeds each: one table, one figure."""
+    prepare()
+    from minillm.experiment import display
+    from minillm.experiment import lab as labs
+
+    found = labs.load(config, tuple(overrides))
+    root = out or Path("runs") / found.name
+    table = labs.run_lab(found, root, tuple(only), lambda text: None if as_json else typer.echo(text))
+    _print(table, as_json, lambda: display.lab(table, root))
+
+
 @app.command(epilog="Example: `minillm verify runs/quickstart --steps 20`")
 def verify(
     run: RunPath,

@@ -64,6 +64,18 @@ def _save(figure: Figure, axes, path: Path, label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def new_figure(panels: int, widths: Sequence[float]):
+    """A figure with panels side by side, and their axes."""
+    figure = Figure(figsize=(2.0 + 0.75 * sum(widths), 4.0), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, panels, squeeze=False, width_ratios=widths)[0]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG file atomically."""
     image = io.BytesIO()
     figure.savefig(image, format="png")
     replace_file(path, image.getvalue())
