@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -70,16 +72,39 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_import_and_export_by_command(tmp_path):
+def test_import_sample_and_export_by_command(tmp_path):
     make_gpt2(tmp_path / "gpt2")
     said = json.loads(minillm("import", "hf", tmp_path / "gpt2", tmp_path / "run", "--json")[0])
     assert said["kind"] == "gpt"
     assert said["architecture"] == "GPT2LMHeadModel"
     assert said["source_dtypes"] == {"float32": 28}
+    said = json.loads(minillm("sample", tmp_path / "run", "--prompt", "the", "--tokens", 3, "--json")[0])
+    assert [row["prompt"] for row in said] == ["the"]
     out, _ = minillm("export", "hf", tmp_path / "run", tmp_path / "out")
     assert "GPT2LMHeadModel" in out
     assert contents(tmp_path / "out") == contents(tmp_path / "gpt2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpt2", "out", "run"]
+
+
+def test_an_imported_gpt_goes_on_where_a_run_would(imported, tmp_path):
+    """Sampling it is sampling its weights; its text is not known, so it is not evaluated; others do not write."""
+    from minillm.config import SampleConfig
+    from minillm.experiment import reopen
+
+    opened = reopen.open_run(imported)
+    (row,) = reopen.sample(imported, SampleConfig(("the",), tokens=3, temperature=0.0))
+    model, ids = exchange.open_model(imported), [opened.tokenizer.bos, *opened.tokenizer.encode("the")]
+    weights = jax.tree.map(jnp.asarray, model.params)
+    for _ in range(3):
+        hidden = gpt.apply(weights, {"tokens": jnp.array([ids], jnp.int32)}, model.config).hidden
+        ids.append(int(gpt.logits(weights, hidden)[0, -1].argmax()))
+    assert opened.tokenizer.decode(ids) == f"the{row['text']}"
+    with pytest.raises(UserError, match="huggingface"):
+        reopen.evaluate(imported, "validation")
+    make_bert(tmp_path / "bert")
+    exchange.import_run(tmp_path / "bert", tmp_path / "other")
+    with pytest.raises(UserError, match="an imported bert has no experiment"):
+        reopen.sample(tmp_path / "other", SampleConfig(("the",)))
 
 
 def test_a_damaged_model_leaves_no_run(tmp_path):

@@ -155,6 +155,15 @@ def load_tokenizer(folder: RunFolder) -> Any:
     return found
 
 
+def refuse_silent(folder: RunFolder) -> None:
+    """Raises: UserError for an imported model that does not write text from left to right."""
+    imported = folders.read_json(folder.manifest).get("imported") if folder.manifest.exists() else None
+    kind = _read_config(folder).get("model", {}).get("kind") if imported else None
+    if kind not in (None, "gpt"):
+        message = f"an imported {kind} has no experiment of its own to go on with"
+        raise UserError(message, str(folder.root), "export it, or open it with minillm.experiment.exchange.open_model")
+
+
 def _read_arrays(checkpoints: Path, step: int, beginning: str) -> dict[str, np.ndarray]:
     """Path -> array of all leaves, less `beginning`: the record of a checkpoint says what is in it."""
     leaves = checkpoint.verify(checkpoints, step)["leaves"]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import fill, results
+from minillm.experiment import exchange, fill, results
 from minillm.experiment import folder as folders
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
@@ -27,12 +27,11 @@ class Opened(NamedTuple):
 def open_run(root: Path) -> Opened:
     """Raises: UserError where it is no run, or where its tokenizer is missing, damaged or another's."""
     folder = folders.existing(root)
+    exchange.refuse_silent(folder)
     experiment = configs.load(folder.config)
     if experiment.data.source in SYNTHETIC:
         return Opened(folder, experiment, None, make_setup(experiment, vocabulary_size(experiment)))
-    pieces = tokenizer.load(folder.tokenizer)
-    if pieces.sha256 != folders.read_json(folder.manifest)["tokenizer_sha256"]:
-        raise UserError("this is not the run's tokenizer", str(folder.tokenizer), "put the run's own file back")
+    pieces = exchange.load_tokenizer(folder)
     return Opened(folder, experiment, pieces, make_setup(experiment, vocabulary_size(experiment, pieces.vocabulary)))
 
 
