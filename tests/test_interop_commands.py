@@ -181,6 +181,19 @@ def test_changed_weights_are_exported(imported, tmp_path):
     assert np.array_equal(found.params["embedding"]["table"], tuned["embedding"]["table"])
 
 
+def test_frozen_parameters_are_exported_too(imported, tmp_path):
+    """Of a run that trains only a part, the other part lies in `frozen/`."""
+    flat = params.flatten(exchange.open_model(imported).params)
+    frozen = {path: leaf for path, leaf in flat.items() if path.startswith("position/")}
+    trained = params.unflatten({path: leaf for path, leaf in flat.items() if path not in frozen})
+    checkpoint.save(imported / "checkpoints", 1, {"trainable": trained}, loop.Progress()._asdict())
+    with pytest.raises(UserError, match="position/table is not there"):
+        exchange.open_model(imported)
+    checkpoint.save(imported / "frozen", 0, params.unflatten(frozen), {})
+    exchange.export_run(imported, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "gpt2")
+
+
 REFUSED = {
     "import into a run": (lambda r: exchange.import_run(r.parent / "gpt2", r), "not empty"),
     "import into a file": (lambda r: exchange.import_run(r.parent / "gpt2", r / "config.toml"), "a folder was expected"),

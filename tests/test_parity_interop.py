@@ -239,9 +239,19 @@ def test_sentence_embeddings_of_real_weights(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_a_run_of_our_own_speaks_in_transformers(kind, tmp_path, monkeypatch):
-    """`minillm run`, `minillm export hf`, AutoTokenizer and AutoModelForCausalLM: the same ids and logits."""
+LLAMA = "norm = 'rms'\nposition = 'rotary'\nactivation = 'silu'\ngated = true\nbias = false\n"
+# kind, objective, its class and Auto class
+OWN = {
+    "gpt2": ("gpt", "causal", "", "GPT2LMHeadModel", "AutoModelForCausalLM"),
+    "llama": ("gpt", "causal", LLAMA, "LlamaForCausalLM", "AutoModelForCausalLM"),
+    "bert": ("bert", "masked_next_sentence", "", "BertForPreTraining", "AutoModelForPreTraining"),
+    "t5": ("t5", "span", "", "T5ForConditionalGeneration", "AutoModelForSeq2SeqLM"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_run_of_our_own_speaks_in_transformers(name, tmp_path, monkeypatch):
+    """`minillm run`, `minillm export hf`, AutoTokenizer and their Auto class: the same ids and logits."""
     import torch
     import transformers
 
@@ -249,26 +259,38 @@ def test_a_run_of_our_own_speaks_in_transformers(kind, tmp_path, monkeypatch):
     from minillm.experiment import exchange
     from minillm.experiment import run as runs
 
+    kind, objective, style, architecture, auto = OWN[name]
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"Sentence {i} says that {i * i} is a square.\n" for i in range(200))
-    (tmp_path / "text.txt").write_text(text)
-    style = (
-        'norm = "rms"\nposition = "rotary"\nactivation = "silu"\ngated = true\nbias = false\n'
-        if kind == "llama"
-        else ""
+    parts = (
+        "".join(f"Sentence {i} of part {d} says that {i * d} is a number. It does!\n" for i in range(12))
+        for d in range(24)
     )
+    (tmp_path / "text.txt").write_text("###".join(parts))
     (tmp_path / "c.toml").write_text(
-        '[data]\nsource = "text"\npath = "text.txt"\n[tokenizer]\nvocabulary = 300\n[model]\ncontext = 32\nlayers = 2\nwidth = 32\n'
-        f"heads = 2\n{style}[train]\nsteps = 3\nbatch_size = 2\nevaluate_batches = 1\n[baselines]\norders = [1]\nxz = false\n"
+        "[data]\nsource = 'text'\npath = 'text.txt'\nseparator = '###'\n[tokenizer]\nvocabulary = 300\n"
+        f"[objective]\nname = '{objective}'\n[model]\nkind = '{kind}'\ncontext = 32\nlayers = 2\nwidth = 32\nheads = 2\n{style}"
+        "[train]\nsteps = 2\nbatch_size = 4\nevaluate_batches = 1\n[baselines]\norders = [1]\nxz = false\n"
+        f"[sample]\nprompts = ['{'a' if kind == 'gpt' else 'a <mask>'}']\ntokens = 2\n"
     )
     runs.run(configs.load(tmp_path / "c.toml"), tmp_path / "run", False, lambda text: None, lambda step, line: None)
-    exchange.export_run(tmp_path / "run", tmp_path / "out")
+    said = exchange.export_run(tmp_path / "run", tmp_path / "out")
+    assert said["architecture"] == architecture
     model = exchange.open_model(tmp_path / "run")
     pieces = exchange.load_tokenizer(model.folder)
-    ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("Sentence 7 says").input_ids
-    assert ids == [pieces.bos, *pieces.encode("Sentence 7 says")]
-    theirs = load("AutoModelForCausalLM", tmp_path / "out")
-    assert type(theirs).__name__ == {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}[kind]
-    ours = answers(model, jax.tree.map(jnp.asarray, model.params), {"tokens": jnp.asarray([ids])}, LOGITS)
-    want = expected(theirs, {"input_ids": torch.tensor([ids])}, LOGITS)
-    np.testing.assert_allclose(ours["logits"], want["logits"], atol=1e-5, rtol=1e-5)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = reference("Sentence 7 says").input_ids
+    frame = {"gpt": ([pieces.bos], []), "bert": ([pieces.bos], [pieces.eos]), "t5": ([], [pieces.eos])}[kind]
+    assert ids == [*frame[0], *pieces.encode("Sentence 7 says"), *frame[1]]
+    assert model.config.vocabulary == len(reference)
+    if kind == "bert":
+        assert reference.mask_token_id == model.config.vocabulary - 1
+    if kind == "t5":
+        assert reference.convert_tokens_to_ids("<extra_id_0>") == model.config.vocabulary - 1
+    theirs = load(auto, tmp_path / "out")
+    fields = CASES["bert pretraining"][3] if kind == "bert" else LOGITS
+    row, asked = jnp.asarray([ids]), {"input_ids": torch.tensor([ids])}
+    batch = {"source": row, "tokens": row} if kind == "t5" else {"tokens": row}
+    asked |= {"decoder_input_ids": torch.tensor([ids])} if kind == "t5" else {}
+    ours = answers(model, jax.tree.map(jnp.asarray, model.params), batch, fields)
+    for field, value in expected(theirs, asked, fields).items():
+        np.testing.assert_allclose(ours[field], value, atol=1e-5, rtol=1e-5, err_msg=field)

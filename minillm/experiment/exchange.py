@@ -131,9 +131,10 @@ def open_model(root: Path) -> Trained:
     module = MODELS[kind]
     config = configs.validate(module.Config, section | rows, str(folder.config), "model")
     specs = module.param_specs(config)
-    strange = sorted(set(flat) ^ set(specs))
-    if strange:
+    if strange := sorted(set(flat) - set(specs)):
         raise UserError(f"the parameter {strange[0]} is not one of a plain {kind}", str(root), "merge it first")
+    if missing := sorted(set(specs) - set(flat)):
+        raise UserError(f"the parameter {missing[0]} is not there", str(root), "put the run's own files back")
     for path, spec in specs.items():
         if flat[path].shape != spec.shape:
             what = f"the config wants {path} as {list(spec.shape)}, the checkpoint has {list(flat[path].shape)}"
