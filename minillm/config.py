@@ -21,6 +21,7 @@ import tomli_w
 from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.sections import (
+    IMAGES,
     NEEDS,
     RECURRENT,
     STRICT,
@@ -96,11 +97,9 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     if kind in MODELS and kind not in needs.models:
         mend = f"{objective} trains {', '.join(needs.models)}; {kind} learns by another objective.name"
         raise UserError(f"{objective} needs a model that {needs.why}, {kind} is none", f"{where}: model.kind", mend)
-    sources = {"causal": ("copy",), "sequence_to_sequence": SYNTHETIC}.get(objective, ())
-    if (data.source in SYNTHETIC and data.source not in sources) or (
-        objective == "sequence_to_sequence" and data.source not in sources
-    ):
-        mend = f"use {' or '.join(sources)}" if objective == "sequence_to_sequence" else "use a source of text"
+    reads = data.source if data.source in SYNTHETIC + IMAGES else "text"
+    if reads not in needs.reads:
+        mend = f"use {' or '.join('a source of text' if name == 'text' else name for name in needs.reads)}"
         raise UserError(f"{objective} cannot read the source {data.source!r}", f"{where}: data.source", mend)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
@@ -122,7 +121,9 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
     if "vocabulary" in section:
         raise UserError("the tokenizer decides it", f"{where}: model.vocabulary", "set tokenizer.vocabulary")
     module = MODELS[kind]
-    return module, validate(module.Config, section | {"vocabulary": vocabulary}, where, "model")
+    if any(known.name == "vocabulary" for known in dataclasses.fields(module.Config)):
+        section["vocabulary"] = vocabulary
+    return module, validate(module.Config, section, where, "model")
 
 
 def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:

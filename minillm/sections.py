@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 SYNTHETIC = ("copy", "reverse")  # sources that are no text
+IMAGES = ("digits",)
 LEFT_TO_RIGHT = ("gpt", "rnn", "lstm", "transformer_xl")
 RECURRENT = ("rnn", "lstm", "transformer_xl")  # these carry a state from one segment to the next
 
@@ -14,27 +15,36 @@ class Needs(NamedTuple):
 
     models: tuple[str, ...]
     why: str  # no other model does
+    reads: tuple[str, ...]  # "text", or a source that is none
     terms: tuple[str, ...]  # of the loss
     options: tuple[str, ...]
     tasks: tuple[str, ...] = ()  # heads that the model must have
+    metric: str = "nll"  # what an evaluation is judged by, lower is better
 
 
 LIKELIHOOD = ("label_smoothing", "z_loss")
+MASKING = ("mask_rate", "whole_words")
+PAIRS = ("masked", "next_sentence")
+SPANS = ("span_density", "span_length")
 NEEDS = {
-    "causal": Needs(LEFT_TO_RIGHT, "reads from left to right", ("loss",), LIKELIHOOD),
-    "masked": Needs(("bert",), "has a masked-LM head", ("masked",), ("mask_rate", "whole_words"), ("masked",)),
-    "masked_next_sentence": Needs(
-        ("bert",), "has both heads", ("masked", "next_sentence"),
-        ("mask_rate", "whole_words", "pairs"), ("masked", "next_sentence"),
-    ),
+    "causal": Needs(LEFT_TO_RIGHT, "reads from left to right", ("text", "copy"), ("loss",), LIKELIHOOD),
+    "masked": Needs(("bert",), "has a masked-LM head", ("text",), ("masked",), MASKING, ("masked",)),
+    "masked_next_sentence": Needs(("bert",), "has both heads", ("text",), PAIRS, (*MASKING, "pairs"), PAIRS),
     "structural": Needs(
-        ("bert",), "has both heads", ("masked", "word_order", "next_sentence"),
-        ("mask_rate", "whole_words", "shuffle_rate"), ("masked", "next_sentence"),
+        ("bert",), "has both heads", ("text",), (*PAIRS, "word_order"), (*MASKING, "shuffle_rate"), PAIRS
     ),
-    "span": Needs(("t5", "transformer"), "has an encoder and a decoder", ("loss",),
-                  (*LIKELIHOOD, "span_density", "span_length")),
-    "sequence_to_sequence": Needs(("t5", "transformer"), "has an encoder and a decoder", ("loss",), LIKELIHOOD),
-}  # fmt: skip
+    "span": Needs(("t5", "transformer"), "has an encoder and a decoder", ("text",), ("loss",), (*LIKELIHOOD, *SPANS)),
+    "sequence_to_sequence": Needs(
+        ("t5", "transformer"), "has an encoder and a decoder", SYNTHETIC, ("loss",), LIKELIHOOD
+    ),
+    "image_classification": Needs(("vit",), "reads images", IMAGES, ("loss",), ("label_smoothing",), ("classify",)),
+    "masked_patches": Needs(
+        ("vit",), "reads images", IMAGES, ("reconstruction",), ("patch_rate",), ("patches",), "squared_error"
+    ),
+    "denoising": Needs(
+        ("autoencoder",), "restores images", IMAGES, ("reconstruction",), ("noise", "noise_rate"), (), "squared_error"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    # "text", "jsonl", "csv", "tsv" with `path`; a package corpus such as "python-docs"; "copy" or "reverse"
+    # "text", "jsonl", "csv", "tsv" with `path`; a package corpus such as "python-docs"; "copy" or "reverse"; "digits"
     source: str
     path: str | None = None
     text_key: str = "text"  # the field of jsonl, the column of csv and tsv
@@ -61,6 +71,7 @@ class DataConfig:
     split_seed: int = 0
     symbols: int = 10  # copy and reverse: alphabet
     copy_length: int = 8  # copy and reverse: symbols to remember
+    shifts: int = 0  # digits: an image of training moves by up to so many pixels each way
 
     def __post_init__(self):
         if not 0.0 < self.validation < 1.0 or not 0.0 <= self.test < 1.0 or self.validation + self.test >= 1.0:
@@ -68,6 +79,10 @@ class DataConfig:
         for name in ("length", "limit", "copy_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.shifts and self.source not in IMAGES:
+            raise ValueError(f"shifts moves images, {self.source} has none: leave it out")
+        if not 0 <= self.shifts < 8:
+            raise ValueError(f"shifts must be in [0, 8), got {self.shifts}")
         if self.source in SYNTHETIC and self.length is not None:
             raise ValueError(f"length follows from copy_length in the {self.source} task: leave it out")
         if self.symbols < 4:  # held-out strings are told from the others by a sum modulo 4
@@ -95,7 +110,10 @@ class ObjectiveConfig:
 
     __pydantic_config__ = STRICT
 
-    name: Literal["causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence"] = "causal"
+    name: Literal[
+        "causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence",
+        "image_classification", "masked_patches", "denoising",
+    ] = "causal"  # fmt: skip
     coefficients: dict[str, float] = field(default_factory=dict)  # term -> factor; a term that is not named counts once
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # coefficient of log^2 Z
@@ -105,15 +123,20 @@ class ObjectiveConfig:
     shuffle_rate: float = 0.05  # share of the trigrams to shuffle
     span_density: float = 0.15  # share of the tokens to cut out
     span_length: float = 3.0  # mean length of a span, in tokens
+    patch_rate: float = 0.5  # share of an image's patches to hide
+    noise: Literal["zero", "gaussian"] = "zero"  # pixels set to 0, or with noise added
+    noise_rate: float = 0.25  # their share, or the noise's standard deviation; 0: a plain autoencoder
 
     def __post_init__(self):
         if not 0.0 <= self.label_smoothing < 1.0 or self.z_loss < 0.0:
             raise ValueError("label_smoothing must be in [0, 1) and z_loss not negative")
-        for name in ("mask_rate", "shuffle_rate", "span_density"):
+        for name in ("mask_rate", "shuffle_rate", "span_density", "patch_rate"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         if self.span_length < 1.0:
             raise ValueError(f"span_length must be at least 1, got {self.span_length}")
+        if self.noise_rate < 0.0 or (self.noise == "zero" and self.noise_rate >= 1.0):
+            raise ValueError(f"noise_rate must not be negative, and below 1 for zero: {self.noise_rate}")
         needs, defaults = NEEDS[self.name], {f.name: f.default for f in fields(self)}
         for name in sorted(set(defaults) - {"name", "coefficients", *needs.options}):
             if getattr(self, name) != defaults[name]:

@@ -162,6 +162,8 @@ REFUSED = {
     ("masked", "model.tasks=['pool']"): "heads that are missing",
     ("structural", "model.relations=2"): "three relations",
     ("reverse", "data.source='python-docs'"): "use copy or reverse",
+    ("reverse", "data.source='digits'"): "use copy or reverse",
+    ("masked", "data.shifts=1"): "shifts moves images",
     ("reverse", "objective.name='causal'"): "from left to right",
 }
 

@@ -9,27 +9,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import clean, corpora, pairs, synthetic, tokenizer
+from minillm.data import clean, corpora, images, pairs, synthetic, tokenizer
 from minillm.errors import UserError
 from minillm.experiment import examples
-from minillm.sections import SYNTHETIC
+from minillm.sections import IMAGES, SYNTHETIC
+from minillm.training.provenance import hash_arrays
 
 
 class Data(NamedTuple):
     """What a run reads."""
 
     vocabulary: int  # ids of the model: the tokenizer's and the objective's
-    tokenizer: Any  # None for the copy and reverse tasks
+    tokenizer: Any  # None where there is no text
     batch: Callable[[int], dict]  # step -> batch
     evaluation: Callable[[str], list[dict]]  # split -> fixed batches
-    texts: dict[str, list[str]]  # split -> documents; empty for the copy and reverse tasks
+    texts: dict[str, list[str]]  # split -> documents; empty where there is no text
     tokens: dict[str, list[np.ndarray]]  # split -> documents as bos ... eos
     cleaning: dict
     sha256: str
 
 
 def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
-    """Known before any text is read; `pieces` is the tokenizer's own count, where there is one already."""
+    """Known before any text is read, 0 for images; `pieces` is the tokenizer's own count, where there is one already."""
+    if experiment.data.source in IMAGES:
+        return 0
     if experiment.data.source in SYNTHETIC:
         return synthetic.vocabulary_size(experiment.data.symbols)
     return (pieces or experiment.tokenizer.vocabulary) + examples.extra_ids(experiment)
@@ -37,6 +40,8 @@ def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
 
 def load_data(experiment: Experiment, tokenizer_file: Path) -> Data:
     """Reads, cleans, splits, tokenizes; trains the tokenizer where `tokenizer_file` does not exist yet."""
+    if experiment.data.source in IMAGES:
+        return _images(experiment)
     return _synthetic(experiment) if experiment.data.source in SYNTHETIC else _text(experiment, tokenizer_file)
 
 
@@ -110,6 +115,11 @@ def _synthetic(experiment: Experiment) -> Data:
     section, reading = experiment.data, examples.synthetic_reading(experiment)
     digest = hashlib.sha256(f"{section.source} {section.copy_length} {section.symbols}".encode()).hexdigest()
     return Data(vocabulary_size(experiment), None, *reading, {}, {}, {}, digest)
+
+
+def _images(experiment: Experiment) -> Data:
+    whole = images.digits()
+    return Data(0, None, *examples.image_reading(experiment), {}, {}, {}, hash_arrays(whole._asdict()))
 
 
 def _limit(documents: list, characters: int) -> list:

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-NAMES = {"accuracy": "Accuracy of the next token", "exact": "Rows that are right to the end",
+from minillm.report.columns import choose
+
+NAMES = {"accuracy": "Accuracy", "exact": "Rows that are right to the end",
          "next_sentence_accuracy": "Accuracy of the sentences' relation",
          "word_order_accuracy": "Accuracy of the shuffled words"}  # fmt: skip
 
@@ -54,24 +56,19 @@ def plain(step: int, steps: int, line: dict) -> str:
 
 def news(line: dict) -> str:
     """Loss and speed."""
-    if "tokens_per_second" not in line:
-        return f"loss {line['loss']:.4f} after {line['time']:.1f} s, compilation included"
-    return f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s"
+    for unit in ("tokens", "images"):
+        if f"{unit}_per_second" in line:
+            return f"loss {line['loss']:.4f}, {line[f'{unit}_per_second']:,.0f} {unit}/s"
+    return f"loss {line['loss']:.4f} after {line['time']:.1f} s, compilation included"
 
 
 def summary(found: dict, root: Path) -> None:
     """The model beside its baselines, and where everything lies."""
-    rows = {"this model": found["validation"], **found["baselines"]}
-    columns = {"loss": ("loss (nats/token)", ".3f"), "perplexity": ("perplexity", ",.2f"),
-               "bits_per_character": ("bits per character", ".3f"), "removed_nll": ("nats/removed token", ".3f"),
-               "accuracy": ("accuracy", ".1%"), "recovered": ("recovered", ".1%")}  # fmt: skip
-    beside = [row for name, row in rows.items() if name != "this model"]
-    columns = {key: column for key, column in columns.items() if key == "loss" or any(key in row for row in beside)}
-    table = Table(title="Held-out text: a lower loss is better")
+    rows, columns = choose(found)
+    table = Table(title="Held-out data")
     for title in ("", *(title for title, _ in columns.values())):
         table.add_column(title, justify="right" if title else "left")
-    order = next(key for key in ("bits_per_character", "removed_nll", "loss") if key in columns)
-    for name, row in sorted(rows.items(), key=lambda item: item[1].get(order, 0.0)):
+    for name, row in rows:
         cells = (format(row[key], form) if key in row else "" for key, (_, form) in columns.items())
         table.add_row(name, *cells, style="bold" if name == "this model" else None)
     console = Console()

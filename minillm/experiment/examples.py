@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import batches, continued, masking, pairs, spans, synthetic, transduction
+from minillm.data import batches, continued, images, masking, pairs, spans, synthetic, transduction
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
+from minillm.sections import IMAGES, SYNTHETIC
 
 EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all runs are asked the same
 
@@ -43,7 +44,9 @@ def extra_ids(experiment: Experiment) -> int:
 def example_length(experiment: Experiment) -> int:
     """Tokens of text per example."""
     section = experiment.data
-    if section.source in ("copy", "reverse"):
+    if section.source in IMAGES:
+        return 1
+    if section.source in SYNTHETIC:
         whole = experiment.objective.name == "causal"
         return synthetic.example_length(section.copy_length) if whole else section.copy_length + 1
     return section.length or experiment.model.get("context", 256)
@@ -79,6 +82,32 @@ def synthetic_reading(experiment: Experiment) -> Reading:
         return [make(train.seed, step, split="validation") for step in range(8)]
 
     return Reading(lambda step: make(train.seed, step, split="train"), evaluation)
+
+
+def image_reading(experiment: Experiment) -> Reading:
+    """The batches of labelled images, corrupted as the objective says."""
+    section, train = experiment.objective, experiment.train
+
+    @functools.cache
+    def part(name: str) -> images.ImageDataset:
+        return images.split(images.digits(), name)
+
+    def corrupt(batch: dict, seed: int, step: int) -> dict:
+        if section.name == "denoising":
+            return images.corrupt_pixels(batch, seed, step, section.noise, section.noise_rate)
+        if section.name == "masked_patches":
+            return images.mask_patches(batch, seed, step, experiment.model["patch"], section.patch_rate)
+        return batch
+
+    def batch(step: int) -> dict:
+        whole = images.image_batch_at(part("train"), train.seed, step, train.batch_size, experiment.data.shifts)
+        return corrupt(whole, train.seed, step)
+
+    def evaluation(split: str) -> list[dict]:
+        rows = images.image_evaluation_batches(part(split), train.batch_size)
+        return [corrupt(row, EVALUATION, step) for step, row in enumerate(rows)]
+
+    return Reading(batch, evaluation)
 
 
 def masking_settings(experiment: Experiment, vocabulary: int) -> masking.Masking:
@@ -206,7 +235,9 @@ def _only_real(weights: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def made_up(experiment: Experiment, vocabulary: int) -> dict[str, Any]:
     """A batch of the right shapes from a text that says nothing: for `describe`, which reads none."""
-    if experiment.data.source in ("copy", "reverse"):
+    if experiment.data.source in IMAGES:
+        return image_reading(experiment).batch(0)
+    if experiment.data.source in SYNTHETIC:
         return synthetic_reading(experiment).batch(0)
     length = example_length(experiment)
     ids = np.full(4 * length + 2, UNK, np.int32)

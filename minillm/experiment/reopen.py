@@ -12,11 +12,11 @@ from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.run import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup
-from minillm.sections import SYNTHETIC
+from minillm.sections import IMAGES, SYNTHETIC
 
 
 class Opened(NamedTuple):
-    """A run that exists: its folder, config, tokenizer (None for the copy and reverse tasks) and setup, but not its text."""
+    """A run that exists: its folder, config, tokenizer (None where there is no text) and setup, but not its text."""
 
     folder: RunFolder
     experiment: configs.Experiment
@@ -29,7 +29,7 @@ def open_run(root: Path) -> Opened:
     folder = folders.existing(root)
     exchange.refuse_silent(folder)
     experiment = configs.load(folder.config)
-    if experiment.data.source in SYNTHETIC:
+    if experiment.data.source in SYNTHETIC + IMAGES:
         return Opened(folder, experiment, None, make_setup(experiment, vocabulary_size(experiment)))
     pieces = exchange.load_tokenizer(folder)
     return Opened(folder, experiment, pieces, make_setup(experiment, vocabulary_size(experiment, pieces.vocabulary)))
@@ -51,7 +51,7 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     """
     folder, experiment, pieces, setup = open_run(root)
     if pieces is None:
-        raise UserError(f"the {experiment.data.source} task has no text to sample", str(root), "use `minillm eval`")
+        raise UserError(f"{experiment.data.source} has no text to sample", str(root), "use `minillm eval`")
     state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
     if experiment.objective.name != "causal":

@@ -8,16 +8,18 @@ import jax
 import numpy as np
 
 from minillm.config import Experiment, SampleConfig
+from minillm.data import images
 from minillm.errors import UserError
-from minillm.evaluation import compression, ngram
+from minillm.evaluation import compression, ngram, pixels
 from minillm.evaluation.unigram import unigram_guess
 from minillm.experiment.data import Data
 from minillm.experiment.setup import Setup
 from minillm.inference.generate import Sampling, generate
+from minillm.sections import IMAGES, NEEDS
 
 
 def evaluate(setup: Setup, trainable, frozen, batches: list[dict]) -> dict[str, float]:
-    """Means over fixed batches, each sum added on the host in float64: "nll" in nats per token, "accuracy", "tokens"."""
+    """Means over fixed batches, each sum added on the host in float64: the objective's metrics, and "tokens" scored."""
     totals: dict[str, np.ndarray] = {}
     extra = setup.fresh_carry()
     for batch in batches:
@@ -26,12 +28,15 @@ def evaluate(setup: Setup, trainable, frozen, batches: list[dict]) -> dict[str, 
         for name, pair in found.items():
             totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
     result = {name: float(total / max(weight, 1e-9)) for name, (total, weight) in totals.items()}
-    return result | {"tokens": float(totals["nll"][1])}
+    return result | {"tokens": float(next(iter(totals.values()))[1])}
 
 
 def held_out(found: dict[str, float], experiment: Experiment, data: Data, split: str) -> dict[str, float]:
     """`evaluate`'s means as a reader wants them: loss, perplexity, bits per character, and the objective's own."""
+    metric = NEEDS[experiment.objective.name].metric
     others = {name: value for name, value in found.items() if name not in ("nll", "tokens")}
+    if metric != "nll":
+        return {"loss": found[metric]} | others
     if experiment.objective.name == "causal":
         return describe_likelihood(found["nll"], found["tokens"], data, split) | others
     return {"loss": found["nll"], "perplexity": math.exp(min(found["nll"], 700.0))} | others
@@ -50,8 +55,14 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
     """What a classical model of the same text reaches on the same held-out part, by name.
 
     Left to right: unigram, interpolated Kneser-Ney n-grams over the same tokens, xz over the same characters. Masked
-    and removed tokens: their frequency. Copy and reverse: what one expects who knows everything but the string.
+    and removed tokens: their frequency. Copy and reverse: what one expects who knows everything but the string. Images:
+    see `evaluation/pixels.py`.
     """
+    if experiment.data.source in IMAGES:
+        parts = [images.split(images.digits(), name) for name in ("train", split)]
+        if experiment.objective.name == "image_classification":
+            return pixels.classifiers(*parts)
+        return pixels.restorers(parts[0].images, data.evaluation(split), experiment.model.get("code"))
     if not data.texts:
         return {"guessing": _guessing(experiment)}
     if experiment.objective.name == "span":

@@ -24,6 +24,7 @@ from minillm.experiment.examples import example_length
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
 from minillm.params import count
+from minillm.sections import IMAGES
 from minillm.training import checkpoint, integrity, loop, provenance
 from minillm.training.state import State
 
@@ -121,16 +122,17 @@ def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[Sta
 
 
 def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], dict]:
-    """(step, seconds) -> tokens per second and seconds left, measured since the line before.
+    """(step, seconds) -> tokens (or images) per second and seconds left, measured since the line before.
 
     The first line of a session has no speed: its step was compiled meanwhile.
     """
     tokens, steps = job.experiment.train.batch_size * example_length(job.experiment), job.experiment.train.steps
     last = {"step": step, "seconds": seconds, "warm": False}
+    unit = "images_per_second" if job.experiment.data.source in IMAGES else "tokens_per_second"
 
     def read(step: int, seconds: float) -> dict:
         pace = (seconds - last["seconds"]) / (step - last["step"])
-        found = {"tokens_per_second": tokens / pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
+        found = {unit: tokens / pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
         last.update(step=step, seconds=seconds, warm=True)
         return {"time": seconds} | found
 
@@ -162,7 +164,7 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
         line = {f"validation_{name}": value for name, value in held_out.items()}
         folders.append_line(folder.metrics, {"step": step, **line})
         job.show(step, line)
-        return found["nll"]
+        return held_out["loss"]
 
     def save(state: State, progress: loop.Progress) -> None:
         step = int(state.step)
@@ -180,8 +182,7 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
         state, _, _ = restore(job.folder, job.setup, judged_step(job.folder))
     found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
     held_out = results.held_out(found, job.experiment, job.data, "validation")
-    if job.data.texts:
-        job.say("Fitting the baselines on the same text ...")
+    job.say("Fitting the baselines on the same data ...")
     summary = {
         "steps": int(state.step),
         "parameters": count(job.setup.specs),
@@ -249,9 +250,10 @@ def _describe(job: Run) -> None:
     text = ", ".join(f"{name} {size['characters']:,} characters" for name, size in split.items() if size["documents"])
     job.say(f"Data: {section.source} ({text})" if text else f"Data: {section.source}")
     job.say(f"Model: {job.experiment.model.get('kind', 'gpt')}, {count(job.setup.specs):,} parameters; "
-            f"vocabulary {job.data.vocabulary}; {job.experiment.train.steps} steps")  # fmt: skip
-    uniform = math.log(job.data.vocabulary)
-    job.say(f"A model that knows nothing has a loss of ln {job.data.vocabulary} = {uniform:.2f} nats per token.")
+            f"{f'vocabulary {job.data.vocabulary}; ' * bool(job.data.vocabulary)}{job.experiment.train.steps} steps")  # fmt: skip
+    if job.data.vocabulary:
+        uniform = math.log(job.data.vocabulary)
+        job.say(f"A model that knows nothing has a loss of ln {job.data.vocabulary} = {uniform:.2f} nats per token.")
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Setup(NamedTuple):
 def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     """Builds everything; allocates no array but the key."""
     module, config = model_config(experiment.model, vocabulary)
-    _refuse_long_examples(example_length(experiment), config.context)
+    _refuse_long_examples(example_length(experiment), getattr(config, "context", 1))
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
     tuning = METHODS[experiment.tuning.method](experiment.tuning)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
@@ -93,10 +93,12 @@ def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:
     """The [objective] section: the function and a coefficient per term."""
     section = experiment.objective
     objective, coefficients = OBJECTIVES[section.name], dict(section.coefficients)
-    if "z_loss" in NEEDS[section.name].options:
-        smoothing, z_loss = section.label_smoothing, section.z_loss > 0.0
-        objective = functools.partial(objective, label_smoothing=smoothing, z_loss=z_loss)
-        coefficients |= {"z": section.z_loss} if z_loss else {}
+    options = NEEDS[section.name].options
+    if "label_smoothing" in options:
+        objective = functools.partial(objective, label_smoothing=section.label_smoothing)
+    if "z_loss" in options:
+        objective = functools.partial(objective, z_loss=section.z_loss > 0.0)
+        coefficients |= {"z": section.z_loss} if section.z_loss > 0.0 else {}
     return objective, coefficients
 
 

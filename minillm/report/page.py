@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minillm.report.columns import choose
 from minillm.training.integrity import replace_file
 
 STYLE = """
@@ -43,23 +44,21 @@ def write_report(path: Path, run: Mapping[str, Any]) -> None:
 
 
 def _results(summary: Mapping[str, Any]) -> str:
-    rows = {"this model": summary.get("validation") or {}, **(summary.get("baselines") or {})}
-    key = "bits_per_character" if "bits_per_character" in rows["this model"] else "loss"
-    rows = {name: row for name, row in rows.items() if key in row}
+    rows, columns = choose(summary)
     if not rows:
         return ""
-    largest = max(row[key] for row in rows.values()) or 1.0
+    key = next(iter(columns))
+    largest = max(row.get(key, 0.0) for _, row in rows) or 1.0
     cells = ""
-    for name, row in sorted(rows.items(), key=lambda item: item[1][key]):
+    for name, row in rows:
         kind = " class='model'" if name == "this model" else ""
-        bar = f"<div class='bar' style='width:{100 * row[key] / largest:.1f}%'></div>"
-        numbers = "".join(_number(row.get(k)) for k in ("bits_per_character", "perplexity", "loss"))
+        bar = f"<div class='bar' style='width:{100 * row.get(key, 0.0) / largest:.1f}%'></div>"
+        numbers = "".join(_number(row.get(k), form) for k, (_, form) in columns.items())
         cells += f"<tr{kind}><td>{html.escape(name)}</td>{numbers}<td style='width:35%'>{bar}</td></tr>"
     facts = f"{summary.get('parameters', 0):,} parameters, {summary.get('steps', 0):,} steps, "
-    facts += f"{summary.get('training_seconds', 0):.0f} s of training. Lower is better."
-    titles = ("bits per character", "perplexity", "loss (nats/token)")
-    header = f"<tr><th></th>{''.join(f'<th class=number>{title}</th>' for title in titles)}<th></th></tr>"
-    return f"<h2>Held-out text</h2><table>{header}{cells}</table><p>{facts}</p>"
+    facts += f"{summary.get('training_seconds', 0):.0f} s of training. The best is on top."
+    titles = "".join(f"<th class=number>{title}</th>" for title, _ in columns.values())
+    return f"<h2>Held-out data</h2><table><tr><th></th>{titles}<th></th></tr>{cells}</table><p>{facts}</p>"
 
 
 def _figure(figure: Any) -> str:
@@ -93,8 +92,8 @@ def _plain(title: str, content: Any) -> str:
     return f"<h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre>"
 
 
-def _number(value: float | None) -> str:
-    return f"<td class='number'>{'' if value is None else f'{value:,.3f}'}</td>"
+def _number(value: float | None, form: str) -> str:
+    return f"<td class='number'>{'' if value is None else format(value, form)}</td>"
 
 
 def _cell(value: Any) -> str:

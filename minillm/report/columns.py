@@ -1,0 +1,30 @@
+"""Which numbers stand beside each other in a table of a model and its baselines: those that both have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
+    "bits_per_character": ("bits per character", ".3f"),
+    "perplexity": ("perplexity", ",.2f"),
+    "loss": ("loss (nats/token)", ".3f"),
+    "removed_nll": ("nats per removed token", ".3f"),
+    "squared_error": ("squared error per pixel", ".4f"),
+    "accuracy": ("accuracy", ".1%"),
+    "recovered": ("recovered", ".1%"),
+}
+HIGHER = ("accuracy", "recovered")  # is better
+
+
+def choose(
+    summary: Mapping[str, Any],
+) -> tuple[list[tuple[str, Mapping[str, float]]], dict[str, tuple[str, str]]]:
+    """A run's summary -> (name, values) of the model and its baselines, best first, and the columns that compare them."""
+    rows = {"this model": summary.get("validation") or {}, **(summary.get("baselines") or {})}
+    baselines = [row for name, row in rows.items() if name != "this model"] or list(rows.values())
+    columns = {key: column for key, column in COLUMNS.items() if any(key in row for row in baselines)}
+    if not columns:
+        return [], {}
+    first = next(iter(columns))
+    sign = -1.0 if first in HIGHER else 1.0
+    ordered = sorted(rows.items(), key=lambda item: sign * item[1].get(first, 0.0))
+    return [(name, row) for name, row in ordered if columns.keys() & row.keys()], columns
