@@ -104,12 +104,8 @@ def _memory(memory, inputs, size, slip=None):
 
 
 def _check_memory(function) -> None:
-    for kept, length, size in (
-        (4, 2, 4),
-        (4, 6, 4),
-        (2, 1, 4),
-        (0, 3, 4),
-    ):  # shorter, longer, not yet full, nothing kept
+    cases = (4, 6, 5), (4, 3, 5), (2, 1, 4), (0, 3, 4)  # longer than the size, shorter, not yet full, nothing kept
+    for kept, length, size in cases:
         memory, inputs = MEMORY[:kept].copy(), INPUTS[:length].copy()
         found = as_array(function(memory, inputs, size), "the result")
         if not (np.array_equal(memory, MEMORY[:kept]) and np.array_equal(inputs, INPUTS[:length])):
