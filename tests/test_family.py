@@ -46,6 +46,12 @@ FAMILY = {
     "transformer": f"[model]\nkind = 'transformer'\n{SIZE}[data]\n",
     "reverse": f"[model]\nkind = 'transformer'\n{SIZE}[data]\ncopy_length = 5\nsource = 'reverse'\n",
 }
+IMAGES = {
+    "image_classification": "[model]\nkind = 'vit'\npatch = 4\nlayers = 1\nwidth = 16\nheads = 2\ndropout = 0.1\n[data]\nshifts = 1\n",
+    "masked_patches": "[model]\nkind = 'vit'\npatch = 4\nlayers = 1\nwidth = 16\nheads = 2\n[data]\n",
+    "denoising": "[model]\nkind = 'autoencoder'\nhidden = [16]\ncode = 4\n[data]\n",
+}
+FAMILY |= IMAGES
 OBJECTIVES = {"t5": "span", "transformer": "span", "reverse": "sequence_to_sequence", "rnn": "causal", "lstm": "causal",
               "transformer_xl": "causal"}  # fmt: skip
 
@@ -59,7 +65,8 @@ def text(tmp_path_factory):
 
 
 def experiment(name, text, folder, *settings):
-    source = "" if name == "reverse" else f"source = 'text'\nseparator = '###'\npath = '{text}'\n"
+    sources = {"reverse": ""} | dict.fromkeys(IMAGES, "source = 'digits'\n")
+    source = sources.get(name, f"source = 'text'\nseparator = '###'\npath = '{text}'\n")
     objective = f"[objective]\nname = '{OBJECTIVES.get(name, name)}'\n"
     file = folder / f"{name}.toml"
     file.write_text(f"name = 'run'\n{FAMILY[name]}{source}{objective}{COMMON}")
@@ -164,6 +171,9 @@ REFUSED = {
     ("reverse", "data.source='python-docs'"): "use copy or reverse",
     ("reverse", "data.source='digits'"): "use copy or reverse",
     ("masked", "data.shifts=1"): "shifts moves images",
+    ("denoising", "objective.name='causal'"): "from left to right",
+    ("denoising", "objective.noise_rate=1.0"): "noise_rate",
+    ("image_classification", "model.tasks=['patches']"): "heads that are missing",
     ("reverse", "objective.name='causal'"): "from left to right",
 }
 

@@ -186,7 +186,7 @@ def test_tasks_name_the_rows_of_the_table():
         vit.classify(weights, jnp.ones((1, 17, 16)), config)
 
 
-@pytest.mark.parametrize(("module", "settings"), [(vit, {"layers": 1}), (autoencoder, {}), (autoencoder, {"kind": "convolution", "hidden": (4,)})])  # fmt: skip
+@pytest.mark.parametrize(("module", "settings"), [(vit, {"layers": 1}), (autoencoder, {}), (autoencoder, {"form": "convolution", "hidden": (4,)})])  # fmt: skip
 def test_bfloat16_keeps_float32_parameters_and_gradients(module, settings):
     objective = image_classification if module is vit else denoising
     results = []
@@ -218,7 +218,7 @@ def test_what_is_impossible_is_refused():
     with pytest.raises(ValueError, match=r"images are \(8, 6, 1\)"):
         vit.apply(weights, {"images": batch["images"][:, :, :6]}, config)
     for settings, message in (
-        ({"kind": "convolution", "hidden": (4,) * 4}, "multiples of 16"),
+        ({"form": "convolution", "hidden": (4,) * 4}, "multiples of 16"),
         ({"code": 0}, "at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -268,7 +268,7 @@ def test_the_linear_autoencoder_finds_the_principal_components():
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-5  # nothing left to gain
 
 
-@pytest.mark.parametrize("settings", [{}, {"hidden": ()}, {"kind": "convolution", "hidden": (4, 6)}, {"kind": "convolution", "hidden": ()}, {"shape": (5,), "hidden": (7, 6)}])  # fmt: skip
+@pytest.mark.parametrize("settings", [{}, {"hidden": ()}, {"form": "convolution", "hidden": (4, 6)}, {"form": "convolution", "hidden": ()}, {"shape": (5,), "hidden": (7, 6)}])  # fmt: skip
 def test_everything_goes_through_the_code(settings):
     config, weights = make_autoencoder(code=3, **settings)
     x = jax.random.uniform(jax.random.key(1), (2, *config.shape))
@@ -370,7 +370,7 @@ def evaluate(module, config, objective, weights, batches):
 
 @pytest.mark.parametrize(("module", "objective", "settings"), [
     (vit, image_classification, {"layers": 1, "width": 16, "heads": 4, "dropout": 0.1}),
-    (autoencoder, denoising, {"kind": "convolution", "hidden": (8,)}),
+    (autoencoder, denoising, {"form": "convolution", "hidden": (8,)}),
 ])  # fmt: skip
 def test_sharded_losses_equal_single_device(module, objective, settings):
     config = module.Config(**settings)

@@ -5,7 +5,7 @@ space of the first principal components (Baldi and Hornik 1989). Trained on corr
 autoencoder of Vincent et al. 2008. Deviations: rectified units and plain gradient descent from a random start, where the
 paper trains logistic units layer by layer first; squared error, not cross-entropy.
 
-kind "dense": fully connected layers over the flattened input, of any shape. kind "convolution": images; every hidden layer is a
+form "dense": fully connected layers over the flattened input, of any shape. form "convolution": images; every hidden layer is a
 convolution of 3 x 3 that halves height and width, and the decoder doubles them again before each of its own.
 
 batch: images [batch, *shape]
@@ -31,7 +31,7 @@ class Config:
 
     __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
 
-    kind: Literal["dense", "convolution"] = "dense"
+    form: Literal["dense", "convolution"] = "dense"
     shape: tuple[int, ...] = (8, 8, 1)  # of one input; images: height, width, channels
     hidden: tuple[int, ...] = (128, 64)  # the decoder mirrors it; (): linear, as principal components
     code: int = 8
@@ -40,7 +40,7 @@ class Config:
     def __post_init__(self):
         if not self.shape or min(*self.shape, *self.hidden, self.code) < 1:
             raise ValueError(f"shape, hidden and code must be at least 1: {self.shape}, {self.hidden}, {self.code}")
-        if self.kind == "convolution":
+        if self.form == "convolution":
             factor = 2 ** len(self.hidden)
             if len(self.shape) != 3 or any(side % factor for side in self.shape[:2]):
                 raise ValueError(f"shape must be height, width (multiples of {factor}) and channels: {self.shape}")
@@ -48,7 +48,7 @@ class Config:
     @property
     def features(self) -> tuple[int, ...]:
         """Shape of what the encoder's layers make of an input, before its last, linear layer."""
-        if self.kind == "dense":
+        if self.form == "dense":
             return (self.hidden[-1] if self.hidden else math.prod(self.shape),)
         height, width, channels = self.shape
         factor = 2 ** len(self.hidden)
@@ -57,7 +57,7 @@ class Config:
 
 def param_specs(config: Config) -> Specs:
     """The parameter table; kernels before a rectifier start at sqrt(2 / inputs) (He et al. 2015)."""
-    first = math.prod(config.shape) if config.kind == "dense" else config.shape[-1]
+    first = math.prod(config.shape) if config.form == "dense" else config.shape[-1]
     widths, features = (first, *config.hidden), math.prod(config.features)
     specs = {}
     for layer in range(len(config.hidden)):
@@ -71,8 +71,8 @@ def param_specs(config: Config) -> Specs:
 
 
 def _layer_specs(config: Config, inputs: int, outputs: int, last: bool = False) -> Specs:
-    fan, gain = inputs * (9 if config.kind == "convolution" else 1), 1.0 if last else 2.0
-    if config.kind == "convolution":
+    fan, gain = inputs * (9 if config.form == "convolution" else 1), 1.0 if last else 2.0
+    if config.form == "convolution":
         return convolution.convolution_specs((3, 3), inputs, outputs, scale=(gain / fan) ** 0.5)
     return linear.linear_specs(inputs, outputs, ("model", "hidden"), scale=(gain / fan) ** 0.5)
 
@@ -94,10 +94,10 @@ def apply(params: Params, batch: Batch, config: Config, *, embeddings=None, carr
     if capture or carry is not None:
         raise ValueError(f"an autoencoder captures and carries nothing, got {tuple(capture)}, {carry}")
     x = embed(params, batch, config) if embeddings is None else embeddings
-    x = x.reshape(len(x), -1) if config.kind == "dense" else x
+    x = x.reshape(len(x), -1) if config.form == "dense" else x
     for layer in range(len(config.hidden)):
         weights = params["encoder"][str(layer)]
-        if config.kind == "convolution":
+        if config.form == "convolution":
             x = jax.nn.relu(convolution.convolve(weights, x, 3, stride=2, padding=1))
         else:
             x = jax.nn.relu(linear.linear(weights, x))
@@ -111,7 +111,7 @@ def reconstruct(
     x = linear.linear(params["expand"], code).reshape(len(code), *config.features)
     for layer in reversed(range(len(config.hidden))):
         x, weights = jax.nn.relu(x), params["decoder"][str(layer)]
-        dense = config.kind == "dense"
+        dense = config.form == "dense"
         x = linear.linear(weights, x) if dense else convolution.convolve(weights, convolution.upsample(x), 3, padding=1)
     return x.reshape(len(x), *config.shape)
 
