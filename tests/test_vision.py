@@ -363,7 +363,7 @@ def train(module, config, objective, batch_at, steps, jit=jax.jit, mesh=None, **
 def evaluate(module, config, objective, weights, batches):
     step, totals = jax.jit(make_eval_step(objective, bind(module, config), full())), None
     for batch in batches:
-        found = step(weights, {}, batch)
+        found, _ = step(weights, {}, batch, {})
         totals = found if totals is None else jax.tree.map(jnp.add, totals, found)
     return {name: float(total / weight) for name, (total, weight) in totals.items()}
 
