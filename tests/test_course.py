@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LESSONS = ROOT / "lessons"
 COURSE = plan.read(ROOT)
 WRITTEN = [lesson for lesson in COURSE.lessons if lesson.written]
-COVERED = 39  # sections with a written lesson: the README's figure, counted here by hand
+COVERED = 51  # sections with a written lesson: the README's figure, counted here by hand
 
 every_lesson = pytest.mark.parametrize("lesson", WRITTEN, ids=lambda lesson: lesson.stem)
 
@@ -101,10 +101,10 @@ def test_readme_is_up_to_date():
 @every_lesson
 def test_header_agrees_with_the_map(lesson):
     text = (LESSONS / f"{lesson.stem}.py").read_text(encoding="utf8")
-    found = re.findall(r"^# \*\*Sections:\*\* (.+)$", text, re.MULTILINE)
-    assert len(found) == 1, "one line `# **Sections:** 3.2.1, 3.4.1`"
+    found = re.findall(r"^# \*\*Sections:\*\* ((?:.+,\n# )*.+)$", text, re.MULTILINE)
+    assert len(found) == 1, "one entry `# **Sections:** 3.2.1, 3.4.1`; a long one goes on after a comma"
     mapped = [section.id for section in COURSE.sections if lesson.id in section.lessons]
-    assert found[0].strip().rstrip(".").split(", ") == mapped
+    assert found[0].replace("\n# ", " ").strip().rstrip(".").split(", ") == mapped
     assert text.startswith("# %% [markdown]\n")
     for part in ("You will be able to", "Prerequisites", "Time", "Expected"):
         assert f"**{part}:**" in text, part
