@@ -56,7 +56,7 @@ numbers = {"second output of the convolution on paper": convolution.convolve(ker
 
 # %% [markdown]
 # ## The naive version
-# Loops over places and offsets. The library cuts all windows first (`windows`) and sends them through `linear`, like every product with parameters.
+# A loop over places. The library's `convolve_windows` sends all windows through `linear` at once; `convolve` has the compiler do the same sooner.
 
 
 # %%
@@ -74,8 +74,12 @@ def convolve_by_loops(x, kernel, bias, size, stride, padding):
 random = np.random.default_rng(4)
 x, weights, bias = (random.normal(size=shape).astype(np.float32) for shape in ((7, 6, 3), (27, 5), (5,)))
 for stride, padding in ((1, 0), (2, 0), (1, 1), (3, 2)):
-    fast = convolution.convolve({"kernel": weights, "bias": bias}, jnp.asarray(x)[None], 3, stride, padding)[0]
-    assert np.allclose(fast, convolve_by_loops(x, weights, bias, 3, stride, padding), atol=1e-4)
+    layer, slow = (
+        {"kernel": jnp.asarray(weights), "bias": bias},
+        convolve_by_loops(x, weights, bias, 3, stride, padding),
+    )
+    for fast in (convolution.convolve_windows, convolution.convolve):
+        assert np.allclose(fast(layer, jnp.asarray(x)[None], 3, stride, padding)[0], slow, atol=1e-4)
 
 # %% [markdown]
 # ## The same layers as dense ones
@@ -171,7 +175,6 @@ for row, (name, (network, specs)) in enumerate(NETWORKS.items()):
 # Shuffled pixels cost dense layers nothing: they never knew which pixels are neighbours. Convolutions lose a little. A digit that moves costs dense
 # layers more than half of their accuracy, and convolutions less, but not nothing: the first pooling goes in steps of two, which a move by one does
 # not match.
-#
 # ## When positions are needed
 # Eight of twelve letters in a row. Does "a" stand before "b"? The network: embedding, a feed-forward network per token, the mean over all tokens, a
 # dense layer. A mean is the same in every order, so without positions this is a coin toss. **Predict** what adding positions to the embedding does.

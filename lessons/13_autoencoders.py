@@ -15,7 +15,8 @@
 # of it? And does a Transformer that knows nothing of images read them better than methods from before?
 #
 # (A kind note on 3.2.1: BERT has no small code. It keeps one vector per token, each wider than what it encodes, and predicts hidden tokens only. What
-# the two share is that the input is the target; the last experiment below does to images what BERT does to text.)
+# the two share is that the input is the target; the last experiment below does to images what BERT does to text. And on 5.2.1: the paper's ViT was
+# pretrained on labelled images; hiding patches was tried and scored lower there.)
 # ## The maths, with shapes
 # An encoder f: [pixels] -> [code] and a decoder g: [code] -> [pixels], trained to make the mean of |x - g(f(x))|² small (Hinton and Salakhutdinov
 # 2006). If both are linear, the best g(f(x)) is known in closed form: the mean plus the projection on the first principal components (Baldi and

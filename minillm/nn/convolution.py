@@ -4,14 +4,17 @@ A convolution is one linear layer, applied to every window of its input:
 
     y[p, o] = sum over offsets k and channels c of  x[stride * p + k - padding, c] W[(k, c), o] + b[o]
 
-so its kernel is a matrix [window * channels, outputs] (rows: offset first, channel last) and goes through `linear` like
-every other. LeCun et al. 1998, section II.A: the same weights at every place, and local ones only. (Strictly a
-correlation: as everywhere in deep learning, the kernel is not turned around.)
+so its kernel is a matrix [window * channels, outputs] (rows: offset first, channel last). LeCun et al. 1998, section II.A:
+the same weights at every place, and local ones only. (Strictly a correlation: as everywhere in deep learning, the kernel
+is not turned around.) `convolve_windows` is that line; `convolve` is the same function by the compiler's convolution, which
+lays no windows side by side: 16 images of 32 x 32, from 32 to 64 channels, take 11 ms of CPU with gradients so, and 32 ms
+plainly. A test and lesson 04 hold the two equal.
 """
 
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -31,7 +34,23 @@ def convolution_specs(
 
 
 def convolve(params: dict, x: Grid, size: Size, stride: Size = 1, padding: Size = 0) -> Places:
-    """[batch, *space, inputs] -> [batch, *places, outputs], with places = (space + 2 padding - size) // stride + 1."""
+    """[batch, *space, inputs] -> [batch, *places, outputs], with places = (space + 2 padding - size) // stride + 1.
+
+    A kernel of another leaf type than a plain array goes through `linear`, which knows them all.
+    """
+    if not isinstance(params["kernel"], jax.Array):
+        return convolve_windows(params, x, size, stride, padding)
+    size, stride, padding = _geometry(x, size, stride, padding)
+    axes = "HW"[: len(size)]
+    kernel = params["kernel"].astype(x.dtype).reshape(*size, x.shape[-1], -1)
+    y = jax.lax.conv_general_dilated(
+        x, kernel, stride, [(p, p) for p in padding], dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C")
+    )
+    return y + params["bias"].astype(x.dtype) if "bias" in params else y
+
+
+def convolve_windows(params: dict, x: Grid, size: Size, stride: Size = 1, padding: Size = 0) -> Places:
+    """The plain form of `convolve`: one linear layer on every window."""
     return linear(params, merge_windows(windows(x, size, stride, padding)))
 
 
@@ -62,11 +81,9 @@ def windows(
 
     Raises: ValueError where a window is larger than the padded input.
     """
+    size, stride, padding = _geometry(x, size, stride, padding)
     space = x.shape[1:-1]
-    size, stride, padding = (_per_axis(value, len(space)) for value in (size, stride, padding))
     places = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(space, size, stride, padding, strict=True))
-    if min(places) < 1:
-        raise ValueError(f"a window of {size} is larger than the input {space} with padding {padding}")
     x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)), constant_values=fill)
     span = [slice(0, (n - 1) * s + 1) for n, s in zip(places, stride, strict=True)]
     slices = []
@@ -95,8 +112,13 @@ def patches(
     return x.reshape(batch, height // size, width // size, size * size, channels)
 
 
-def _per_axis(value: Size, axes: int) -> tuple[int, ...]:
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes:
-        raise ValueError(f"{value} names {len(values)} axes of space, the input has {axes}")
-    return values
+def _geometry(x: Grid, *values: Size) -> list[tuple[int, ...]]:
+    """Size, stride and padding, each with a number per axis of space."""
+    space = x.shape[1:-1]
+    size, _, padding = found = [(value,) * len(space) if isinstance(value, int) else value for value in values]
+    for value in found:
+        if len(value) != len(space):
+            raise ValueError(f"{value} names {len(value)} axes of space, the input has {len(space)}")
+    if any(k > n + 2 * p for n, k, p in zip(space, size, padding, strict=True)):
+        raise ValueError(f"a window of {size} is larger than the input {space} with padding {padding}")
+    return found
