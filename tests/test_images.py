@@ -75,6 +75,10 @@ def test_shifts_move_and_fill_with_zeros():
     np.testing.assert_array_equal(plain["images"][:, 1:-1, 1:-1].shape, (40, 4, 4, 1))
     same = [(a == b).all() for a, b in zip(plain["images"], shifted["images"], strict=True)]
     assert 0 < sum(same) < 15  # one image in nine stays where it is
+    dot = images.ImageDataset(np.zeros((1, 5, 5, 1), np.float32), np.zeros(1, np.int32))
+    dot.images[0, 2, 2] = 1.0
+    places = np.argwhere(images.image_batch_at(dot, 0, 0, 200, 1)["images"])[:, 1:3]
+    assert {tuple(place) for place in places} == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("zero", 0.3), ("gaussian", 0.2)])

@@ -138,6 +138,13 @@ def test_without_positions_patches_are_a_set():
     assert jnp.abs(moved[:, 0] - run(x)[:, 0]).max() > 0.01
 
 
+def test_the_same_patch_differs_by_its_place():
+    config, weights = make()
+    x = vit.embed(weights, {"images": jnp.zeros((1, 8, 8, 1))}, config)[0]
+    close(x[1:], weights["patch"]["bias"] + weights["position"]["table"][1:])
+    close(x[0], weights["class_token"] + weights["position"]["table"][0])
+
+
 def test_masked_pixels_do_not_reach_the_model():
     config, weights = make()
     batch = make_batch()
@@ -163,6 +170,17 @@ def test_dropout_belongs_to_the_example():
     whole = run(batch, key)
     close(run(jax.tree.map(lambda leaf: leaf[4:], batch), key), whole[4:], atol=1e-5)
     assert jnp.abs(whole - vit.apply(weights, batch, config).hidden).max() > 0.1
+
+
+def test_every_dropout_of_every_layer_draws_its_own_noise(monkeypatch):
+    seen = []
+    spy = lambda x, keys, rate: seen.append(keys) or x
+    monkeypatch.setattr("minillm.models.vit.dropout.dropout", spy)
+    monkeypatch.setattr("minillm.nn.attention.dropout", spy)
+    config, weights = make(layers=3, dropout=0.4)
+    vit.apply(weights, plain(make_batch()), config, key=jax.random.key(1))
+    assert len(seen) == 1 + 3 * 3  # embeddings; weights, attention and feed-forward of each layer
+    assert len({tuple(row) for keys in seen for row in jax.random.key_data(keys).tolist()}) == 10 * ROWS
 
 
 def test_capture_gives_weights_that_sum_to_one_and_changes_nothing():
