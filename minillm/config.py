@@ -123,7 +123,7 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
     module = MODELS[kind]
     if any(known.name == "vocabulary" for known in dataclasses.fields(module.Config)):
         section["vocabulary"] = vocabulary
-    return module, validate(module.Config, section, where, "model")
+    return module, validate(module.Config, section, where, "model", f"{kind} has no such key")
 
 
 def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _override(raw: dict, override: str) -> None:
     raw[sections[-1]] = value
 
 
-def validate(kind: type, raw: dict, where: str, prefix: str = "") -> Any:
+def validate(kind: type, raw: dict, where: str, prefix: str = "", unknown: str = "unknown key") -> Any:
     """raw -> an instance of the dataclass `kind`; a pydantic error becomes one line that names file and key."""
     try:  # through JSON, where strict types still let an array be a tuple
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(raw, default=str))
@@ -169,14 +169,14 @@ def validate(kind: type, raw: dict, where: str, prefix: str = "") -> Any:
         key = ".".join([prefix, *map(str, error["loc"])] if prefix else map(str, error["loc"]))
         message, mend = error["msg"].removeprefix("Value error, "), "mend that key in the config"
         if error["type"] == "unexpected_keyword_argument":
-            known = _known_keys(kind, error["loc"])
+            known = [name for name in _known_keys(kind, error["loc"]) if name != "vocabulary" or not prefix]
             close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-            message = "unknown key"
+            message = unknown
             mend = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         elif error["type"] in ("missing", "missing_argument"):
             message, mend = "this key is missing", "add it to the config"
         elif error["type"] != "value_error":
-            message = f"{message}, got {error['input']!r}"
+            message = f"{message.replace('Input should be', 'it should be')}, got {error['input']!r}"
         raise UserError(message, f"{where}: {key}" if key else where, mend) from None
 
 

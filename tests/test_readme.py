@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from minillm import config as configs
+from minillm.experiment import lab as labs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
+LABS = ("history.toml",)
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 
@@ -43,7 +45,9 @@ def test_commands_and_configs_that_are_shown_exist():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_a_config_says_its_command_time_and_expectation_and_is_valid(path):
     header = path.read_text(encoding="utf8").split("\n\n")[0]
-    assert f"minillm run configs/{path.name}" in header
+    command = "lab" if path.name in LABS else "run"
+    assert f"minillm {command} configs/{path.name}" in header
     assert "Time on two cores:" in header
     assert "Expected:" in header
-    assert configs.load(path).name == path.stem
+    found = labs.load(path) if path.name in LABS else configs.load(path)
+    assert found.name == path.stem

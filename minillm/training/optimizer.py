@@ -1,10 +1,13 @@
 """Optimisers and learning-rate schedules, put together from optax. Lesson 03 writes SGD and AdamW by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import jax.numpy as jnp
 import optax
+
+ADAM = ("beta1", "beta2", "epsilon")
+READS = {"sgd": (), "momentum": ("momentum",), "adam": ADAM, "adamw": (*ADAM, "weight_decay"), "adafactor": ()}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class OptimizerConfig:
             raise ValueError("warmup_steps and weight_decay must not be negative")
         if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise ValueError(f"clip_norm must be above 0 (or left out for none), got {self.clip_norm}")
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in ("momentum", *ADAM, "weight_decay"):
+            if name not in READS[self.name] and getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} says nothing to the optimizer {self.name!r}: leave it out")
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
