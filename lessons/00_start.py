@@ -43,8 +43,8 @@ print(json.dumps(surroundings(sharding.make_mesh(), ["lesson 00"])["versions"]))
 
 # %% [markdown]
 # ## Shapes, and the bug that raises no error
-# Two axes fit if they are equal or one of them is 1, which is then repeated; missing axes are added *in front*. On paper: predictions ((0), (1)) of
-# shape [2, 1], targets y = (0, 1) of shape [2]. Both are perfect, the squared error should be 0. But y becomes [1, 2], and p - y the table
+# Two axes fit if they are equal or one of them is 1, which is then repeated; missing axes are added *in front*. On paper: predictions p = ((0), (1))
+# have the shape [2, 1], targets y = (0, 1) the shape [2]. All are right, so the squared error should be 0. But y becomes [1, 2], and p - y the table
 #
 #     0 - 0   0 - 1        =   0  -1
 #     1 - 0   1 - 1            1   0          whose mean square is 2/4 = 0.5: wrong, and silent
