@@ -107,12 +107,12 @@ noisy = lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shap
 weights = jax.tree.map(noisy, params.init_params(specs, jax.random.key(7)))
 string = jax.random.randint(jax.random.key(2), (2, 1, 7), 0, CONFIG.vocabulary)
 batch = {"source": string[0], "tokens": string[1, :, :5]}  # 7 source tokens, 5 target tokens
-hidden = lambda embeddings: transformer.apply(weights, batch, CONFIG, embeddings=embeddings).hidden
+hidden = jax.jit(lambda embeddings: transformer.apply(weights, batch, CONFIG, embeddings=embeddings).hidden)
 embedded = transformer.embed(weights, batch, CONFIG)
 naive = naive_transformer(jax.tree.map(np.asarray, weights), string[0, 0], string[1, 0, :5], CONFIG.heads)
 assert np.allclose(naive, transformer.logits(weights, hidden(embedded))[0], atol=1e-4)
 influence = jax.tree.map(
-    lambda leaf: np.abs(leaf[0, :, :, 0]).sum((1, 3)), jax.jacobian(hidden)(embedded)
+    lambda leaf: np.abs(leaf[0, :, :, 0]).sum((1, 3)), jax.jit(jax.jacobian(hidden))(embedded)
 )  # [target, input]
 assert (influence["source"] > 0).all()  # every target position depends on the whole source
 assert (influence["tokens"][np.triu_indices(5, 1)] == 0).all() and (np.tril(influence["tokens"]).sum(1) > 0).all()  # noqa: PT018
@@ -162,6 +162,7 @@ def train(way, seed):
 
 curves = {}
 for way in WAYS:
+    jax.clear_caches()  # compiled programs take memory, too
     runs = jax.jit(jax.vmap(lambda seed, way=way: train(way, seed)))(jnp.arange(SEEDS))
     curves[way], exact = np.asarray(runs[1]), runs[2]
     trained = jax.tree.map(lambda leaf: leaf[0], runs[0]) if way == WAYS[0] else trained
