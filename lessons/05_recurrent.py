@@ -1,6 +1,5 @@
 # %% [markdown]
 # # Lesson 05 · Recurrent language models: RNN and LSTM
-#
 # **Sections:** 3.2, 3.2.1, 3.4, 3.5, 3.5.2, 3.5.3, 3.5.4
 # - **You will be able to:** write both cells from their equations · measure how far a cell sees before it has learned anything, and say what decides
 #   it · train on an endless text in segments that hand their state on.
@@ -98,8 +97,7 @@ for module, cell in ((rnn, lambda z, c: (np.tanh(z), c)), (lstm, naive_lstm)):
 # ## How far does an untrained cell see?
 # A kernel drawn between ±1/sqrt(width), as is usual, has eigenvalues up to 1/sqrt(3) = 0.58 in size. And sigmoid(1) = 0.73, sigmoid(4) = 0.98.
 # **Predict before you run.** By which factor per token does the gradient shrink in (a) the RNN, (b) an LSTM with forget bias 1, the default, (c) bias
-# 4? And what is left after 48 tokens? Up to which lag will each *learn* to remember? (The cell also reaches itself through h: near zero, sigmoid(o)
-# sigmoid(i) = 1/4 of U's part for g, which adds up to 0.58/4 = 0.14 to the gate.)
+# 4? Up to which lag will each *learn* to remember? (The cell also reaches itself through h: that adds up to sigmoid(o) sigmoid(i) 0.58 = 0.14.)
 
 # %%
 KINDS, WIDTH, LONGEST = 4, 32, 48
@@ -154,7 +152,7 @@ def fit(module, config, rate, seed, inputs, loss, carry=None):
 
 
 def recall(module, config, lag, seed):
-    """Trains once, returns the accuracy on 1024 fresh rows."""
+    """Trains once, returns the accuracy on 256 fresh rows."""
 
     def question(weights, step, count):
         first, rest = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
@@ -164,12 +162,13 @@ def recall(module, config, lag, seed):
         return module.logits(weights, module.apply(weights, batch, config).hidden[:, -1]), letter[:, 0]
 
     loss = lambda weights, step, carry: (token_losses(*question(weights, step, 32))[0].mean(), carry)
-    scores, letter = question(fit(module, config, 3e-3, seed, jnp.arange(STEPS), loss), STEPS, 1024)
+    scores, letter = question(fit(module, config, 3e-3, seed, jnp.arange(STEPS), loss), STEPS, 256)
     return (scores.argmax(-1) == letter).mean()
 
 
 accuracy, runs = {}, (jnp.repeat(jnp.array(LAGS), SEEDS), jnp.tile(jnp.arange(SEEDS), len(LAGS)))
 for name, cell in CELLS.items():
+    jax.clear_caches()  # compiled programs take memory, too
     found = jax.jit(jax.vmap(lambda lag, seed, cell=cell: recall(*cell, lag, seed)))(*runs)
     accuracy[name] = np.asarray(found).reshape(len(LAGS), SEEDS)
     print(f"{name:20}", *(f"lag {lag}: {row.mean():.2f}" for lag, row in zip(LAGS, accuracy[name], strict=True)))
@@ -208,6 +207,7 @@ def language_model(module, config, rate, seed, kept):
 
 MODELS = {"RNN": (rnn, rnn.Config(256, LENGTH, 1, 150), 7e-3), "LSTM": (lstm, lstm.Config(256, LENGTH, 1, 88), 3e-2)}
 for name, model, kept in (("RNN", "RNN", 1.0), ("LSTM", "LSTM", 1.0), ("LSTM that forgets", "LSTM", 0.0)):
+    jax.clear_caches()
     train = jax.jit(jax.vmap(lambda seed, model=MODELS[model], kept=kept: language_model(*model, seed, kept)))
     losses, size = train(jnp.arange(SEEDS)), params.count(MODELS[model][0].param_specs(MODELS[model][1]))
     print(f"{name:18} {size} parameters: {losses.mean():.2f} ± {losses.std(ddof=1):.2f} nats per byte, {SEEDS} seeds")
