@@ -171,12 +171,14 @@ def lab(
 ) -> None:
     """Several models on one corpus at one budget, several seeds each: one table, one figure."""
     prepare()
+    environment = dict(os.environ)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # an accelerator belongs to the runs, which are processes of their own
     from minillm.experiment import display
     from minillm.experiment import lab as labs
 
     found = labs.load(config, tuple(overrides))
     root = out or Path("runs") / found.name
-    table = labs.run_lab(found, root, tuple(only), lambda text: None if as_json else typer.echo(text))
+    table = labs.run_lab(found, root, tuple(only), lambda text: None if as_json else typer.echo(text), environment)
     _print(table, as_json, lambda: display.lab(table, root))
 
 

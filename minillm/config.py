@@ -34,8 +34,11 @@ from minillm.sections import (
     TokenizerConfig,
     TrainConfig,
     TuningConfig,
+    unread_keys,
 )
 from minillm.training.optimizer import OptimizerConfig
+
+DIGITS = {"image": (8, 8), "channels": 1, "shape": (8, 8, 1), "labels": 10}  # what a model of them must be told
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,16 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     """Sections that are right each by itself may not fit together. Raises: UserError."""
     data, objective, kind = experiment.data, experiment.objective.name, experiment.model.get("kind", "gpt")
     needs = NEEDS[objective]
-    if kind in MODELS and kind not in needs.models:
+    if isinstance(kind, str) and kind in MODELS and kind not in needs.models:
         mend = f"{objective} trains {', '.join(needs.models)}; {kind} learns by another objective.name"
         raise UserError(f"{objective} needs a model that {needs.why}, {kind} is none", f"{where}: model.kind", mend)
     reads = data.source if data.source in SYNTHETIC + IMAGES else "text"
     if reads not in needs.reads:
         mend = f"use {' or '.join('a source of text' if name == 'text' else name for name in needs.reads)}"
         raise UserError(f"{objective} cannot read the source {data.source!r}", f"{where}: data.source", mend)
+    if unread := unread_keys(data):
+        mend = "leave it out" if data.length is None else "leave it out: length follows from copy_length"
+        raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
     if data.packing == "continued":
@@ -116,7 +122,7 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
     """The [model] section -> the named model's module and its own Config. Raises: UserError."""
     section = dict(section)
     kind = section.pop("kind", "gpt")
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise UserError(f"unknown model {kind!r}", f"{where}: model.kind", f"known models: {', '.join(MODELS)}")
     if "vocabulary" in section:
         raise UserError("the tokenizer decides it", f"{where}: model.vocabulary", "set tokenizer.vocabulary")
@@ -128,18 +134,23 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
 
 def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
     """The section with every default written out: a default that changes later must not change a run."""
-    section, objective = experiment.model, experiment.objective.name
-    tasks = NEEDS[objective].tasks
-    if tasks:
-        relations = {"relations": 3} if objective == "structural" else {}
-        section = {"tasks": list(tasks)} | relations | section
-        if missing := set(tasks) - set(section["tasks"]):
-            mend = f"name {', '.join(sorted(missing))} too, or leave tasks out"
-            raise UserError(f"{objective} needs heads that are missing", f"{where}: model.tasks", mend)
-        if section.get("relations", 2) < len(relations) + 2:
-            raise UserError("structural tells three relations apart", f"{where}: model.relations", "set it to 3")
+    section, needs = experiment.model, NEEDS[experiment.objective.name]
+    if needs.tasks:
+        relations = {"relations": 3} if experiment.objective.name == "structural" else {}
+        section = {"tasks": list(needs.tasks)} | relations | section
     _, config = model_config(section, 1, where)
+    if missing := sorted(set(needs.tasks) - set(getattr(config, "tasks", ()))):
+        mend = f"name {', '.join(missing)} too, or leave tasks out"
+        raise UserError(f"{experiment.objective.name} needs heads that are missing", f"{where}: model.tasks", mend)
+    least = 3 if experiment.objective.name == "structural" else 2
+    if "next_sentence" in needs.tasks and config.relations < least:
+        message = f"{experiment.objective.name} tells {least} relations apart, got {config.relations}"
+        raise UserError(message, f"{where}: model.relations", f"set it to {least}, or leave it out")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "vocabulary"}
+    for key, right in DIGITS.items() if experiment.data.source in IMAGES else ():
+        if settings.get(key, right) != right:
+            message = f"the source {experiment.data.source!r} needs {right}, got {settings[key]}"
+            raise UserError(message, f"{where}: model.{key}", "leave it out")
     return {"kind": section.get("kind", "gpt")} | settings
 
 

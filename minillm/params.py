@@ -11,7 +11,7 @@ Logical axes used by the tables: "layers" (stacked blocks), "model" (width of th
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,11 @@ def count(specs: Specs) -> int:
 def stack(specs: Specs, layers: int) -> Specs:
     """The table of one layer -> the table of `layers` layers, stacked on a leading axis."""
     return {p: ParamSpec((layers, *s.shape), ("layers", *s.axes), s.init, s.scale) for p, s in specs.items()}
+
+
+def widen(specs: Specs, factor: float) -> Specs:
+    """Multiplies the standard deviation of every normally drawn row."""
+    return {p: replace(s, scale=factor * s.scale) if s.init == "normal" else s for p, s in specs.items()}
 
 
 def prefix(specs: Specs, name: str) -> Specs:

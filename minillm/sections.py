@@ -14,12 +14,13 @@ class Needs(NamedTuple):
     """What an objective needs of the other sections, and which keys of its own it reads."""
 
     models: tuple[str, ...]
-    why: str  # no other model does
+    why: str  # these models: what they alone do
     reads: tuple[str, ...]  # "text", or a source that is none
     terms: tuple[str, ...]  # of the loss
     options: tuple[str, ...]
     tasks: tuple[str, ...] = ()  # heads that the model must have
-    metric: str = "nll"  # what an evaluation is judged by, lower is better
+    metric: str = "nll"  # the objective's main metric
+    unit: str = "tokens"  # of which it is the mean
 
 
 LIKELIHOOD = ("label_smoothing", "z_loss")
@@ -37,12 +38,28 @@ NEEDS = {
     "sequence_to_sequence": Needs(
         ("t5", "transformer"), "has an encoder and a decoder", SYNTHETIC, ("loss",), LIKELIHOOD
     ),
-    "image_classification": Needs(("vit",), "reads images", IMAGES, ("loss",), ("label_smoothing",), ("classify",)),
+    "image_classification": Needs(
+        ("vit",), "reads images", IMAGES, ("loss",), ("label_smoothing",), ("classify",), unit="images"
+    ),
     "masked_patches": Needs(
-        ("vit",), "reads images", IMAGES, ("reconstruction",), ("patch_rate",), ("patches",), "squared_error"
+        ("vit",),
+        "reads images",
+        IMAGES,
+        ("reconstruction",),
+        ("patch_rate",),
+        ("patches",),
+        "squared_error",
+        "pixels",
     ),
     "denoising": Needs(
-        ("autoencoder",), "restores images", IMAGES, ("reconstruction",), ("noise", "noise_rate"), (), "squared_error"
+        ("autoencoder",),
+        "restores images",
+        IMAGES,
+        ("reconstruction",),
+        ("noise", "noise_rate"),
+        (),
+        "squared_error",
+        "pixels",
     ),
 }
 
@@ -79,14 +96,23 @@ class DataConfig:
         for name in ("length", "limit", "copy_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.shifts and self.source not in IMAGES:
-            raise ValueError(f"shifts moves images, {self.source} has none: leave it out")
         if not 0 <= self.shifts < 8:
             raise ValueError(f"shifts must be in [0, 8), got {self.shifts}")
         if self.source in SYNTHETIC and self.length is not None:
             raise ValueError(f"length follows from copy_length in the {self.source} task: leave it out")
         if self.symbols < 4:  # held-out strings are told from the others by a sum modulo 4
             raise ValueError(f"symbols must be at least 4, got {self.symbols}")
+
+
+TEXT_KEYS = {"path", "text_key", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation",
+             "test", "packing", "length", "limit", "split_seed"}  # fmt: skip
+SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
+
+
+def unread_keys(data: DataConfig) -> list[str]:
+    """Keys that are set but say nothing to the source."""
+    read = IMAGE_KEYS if data.source in IMAGES else SYNTHETIC_KEYS if data.source in SYNTHETIC else TEXT_KEYS
+    return [f.name for f in fields(data) if f.name not in read | {"source"} and getattr(data, f.name) != f.default]
 
 
 @dataclass(frozen=True)
@@ -144,7 +170,9 @@ class ObjectiveConfig:
         unknown = sorted(set(self.coefficients) - set(needs.terms))
         if unknown or min(self.coefficients.values(), default=0.0) < 0.0:
             terms = ", ".join(needs.terms)
-            raise ValueError(f"coefficients are not negative numbers for {terms}, got {self.coefficients}")
+            raise ValueError(f"coefficients must be numbers from 0 for terms of {terms}, got {self.coefficients}")
+        if not any(self.coefficients.get(term, 1.0) for term in needs.terms):
+            raise ValueError(f"coefficients are all 0, so that nothing is learned: {self.coefficients}")
 
 
 @dataclass(frozen=True)

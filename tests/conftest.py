@@ -5,8 +5,11 @@ import shutil
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# tests spend their time in the compiler: it may write slower code here, and what it compiled once serves again
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# tests spend their time in the compiler: it may write slower code here, and what it compiled once serves again; the tests
+# of whole commands run users' machine code, and MINILLM_TEST_OPTIMIZED=1 makes all tests do so
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8" + (
+    "" if os.environ.get("MINILLM_TEST_OPTIMIZED") else " --xla_backend_optimization_level=0"
+)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="minillm-compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 

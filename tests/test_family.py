@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import signal
 
 import jax
@@ -13,7 +12,8 @@ from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment import reopen
 from minillm.experiment import run as runs
-from minillm.experiment.data import load_data
+from minillm.experiment.data import load_data, vocabulary_size
+from minillm.experiment.describe import step_flops
 from minillm.experiment.examples import made_up
 from minillm.experiment.setup import make_setup, new_state
 from minillm.experiment.verify import verify
@@ -122,6 +122,10 @@ def test_eight_devices_give_the_losses_of_one(name, text, tmp_path):
 @pytest.mark.parametrize("name", FAMILY)
 def test_describe_knows_the_batches_without_reading(name, text, tmp_path):
     found = experiment(name, text, tmp_path)
+    sharded = dataclasses.replace(
+        found, train=dataclasses.replace(found.train, shards=2 if found.data.packing == "stream" else 1)
+    )
+    assert step_flops(found) == step_flops(sharded) > 0
     data = load_data(found, tmp_path / "tokenizer.model")
     shape = lambda batch: {key: (leaf.shape, leaf.dtype) for key, leaf in batch.items()}
     assert shape(made_up(found, data.vocabulary)) == shape(data.batch(0))
@@ -147,14 +151,47 @@ def test_the_carry_is_used_in_training_and_evaluation(text, tmp_path):
 
 
 def test_gaps_are_filled_in(text, tmp_path):
+    """Models that know one text by heart write its words."""
+    settings = ["train.steps=150", "train.evaluate_every=150", "optimizer.learning_rate=0.02", "model.dropout=0.0",
+                "train.hash_every=0", "model.width=32"]  # fmt: skip
     for name in ("masked", "t5"):
-        finish(experiment(name, text, tmp_path), tmp_path / name)
-        settings = configs.SampleConfig(("Sentence <mask> of <mask>.",))
-        (row,) = reopen.sample(tmp_path / name, settings)
-        assert row["text"].count("[") == 2
-        with pytest.raises(UserError, match="<mask>"):
-            reopen.sample(tmp_path / name, configs.SampleConfig(("Sentence",)))
-        assert json.loads((tmp_path / name / "summary.json").read_text())["baselines"]["unigram"]
+        summary = finish(experiment(name, text, tmp_path, *settings), tmp_path / name)
+        assert summary["baselines"]["unigram"]
+        pieces = reopen.open_run(tmp_path / name).tokenizer.pieces("Sentence 3 of part 7 says that it goes on.")
+        hidden = next(place for place, piece in enumerate(pieces) if place > 8 and len(piece) > 2)
+        before, answer, after = "".join(pieces[:hidden]), pieces[hidden], "".join(pieces[hidden + 1 :])
+        prompt = f"{before}<mask>{after}".replace("▁", " ")
+        (row,) = reopen.sample(tmp_path / name, configs.SampleConfig((prompt,)))
+        assert f"[{answer.strip('▁')}]" in row["text"], row
+        for wrong in ("Sentence", "\udcff <mask>", "<mask> " * 40):
+            with pytest.raises(UserError, match="prompt"):
+                reopen.sample(tmp_path / name, configs.SampleConfig((wrong,)))
+
+
+def test_prompts_that_cannot_be_filled_in_are_refused_before_training(text, tmp_path):
+    found = experiment("t5", text, tmp_path, "sample.prompts=['<mask> and <mask> and <mask>']")
+    with pytest.raises(UserError, match="3 gaps, the model knows 2"):
+        finish(found, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.json*"))
+
+
+def test_validation_loss_is_the_sum_that_is_trained(text, tmp_path):
+    found = experiment("structural", text, tmp_path, "objective.coefficients.word_order=0.5", "train.steps=2")
+    held_out = finish(found, tmp_path / "run")["validation"]
+    terms = held_out["nll"] + 0.5 * held_out["word_order_nll"] + held_out["next_sentence_nll"]
+    assert held_out["loss"] == pytest.approx(terms, rel=1e-6)
+
+
+def test_pairs_are_evaluated_once_each(text, tmp_path):
+    scored = []
+    for batch_size in (8, 24):
+        found = experiment("masked_next_sentence", text, tmp_path, f"train.batch_size={batch_size}")
+        batches = load_data(found, tmp_path / "tokenizer.model").evaluation("validation")
+        scored.append(sum(batch["sentence_weights"].sum() for batch in batches))
+        assert all(
+            (batch["weights"].sum(1) > 0).tolist() == (batch["sentence_weights"] > 0).tolist() for batch in batches
+        )
+    assert scored[0] == scored[1]
 
 
 REFUSED = {
@@ -167,19 +204,36 @@ REFUSED = {
     ("masked", "objective.coefficients.loss=1.0"): "coefficients",
     ("masked", "objective.mask_rate=1.5"): "mask_rate",
     ("masked", "model.tasks=['pool']"): "heads that are missing",
-    ("structural", "model.relations=2"): "three relations",
+    ("structural", "model.relations=2"): "tells 3 relations apart",
     ("reverse", "data.source='python-docs'"): "use copy or reverse",
     ("reverse", "data.source='digits'"): "use copy or reverse",
-    ("masked", "data.shifts=1"): "shifts moves images",
+    ("masked", "data.shifts=1"): "shifts says nothing to the source 'text'",
     ("denoising", "objective.name='causal'"): "from left to right",
     ("denoising", "objective.noise_rate=1.0"): "noise_rate",
     ("image_classification", "model.tasks=['patches']"): "heads that are missing",
     ("reverse", "objective.name='causal'"): "from left to right",
+    ("reverse", "data.packing='packed'"): "packing says nothing to the source 'reverse'",
+    ("masked", "model.context=2"): "at least 3 tokens",
+    ("masked", "model.tasks=3"): "model.tasks",
+    ("masked", "model.kind=[1]"): "unknown model",
+    ("masked_next_sentence", "model.relations='x'"): "model.relations",
+    ("masked_next_sentence", "model.relations=1"): "tells 2 relations apart",
+    ("masked", "objective.coefficients.masked=0.0"): "nothing is learned",
+    ("t5", "objective.span_length=1.0"): "become rows of",
+    ("t5", "model.context=1"): "at least 2 tokens",
+    ("image_classification", "model.labels=5"): "needs 10, got 5",
+    ("image_classification", "model.image=[16, 16]"): "needs (8, 8)",
+    ("denoising", "model.shape=[64]"): "needs (8, 8, 1)",
+    ("denoising", "data.validation=0.3"): "validation says nothing to the source 'digits'",
 }
 
 
 @pytest.mark.parametrize(("name", "setting"), REFUSED)
 def test_sections_that_do_not_fit_together_are_refused(name, setting, text, tmp_path):
+    def read():
+        found = experiment(name, text, tmp_path, setting)
+        make_setup(found, vocabulary_size(found))
+
     with pytest.raises(UserError) as caught:
-        experiment(name, text, tmp_path, setting)
+        read()
     assert REFUSED[name, setting] in str(caught.value)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_a_lab_runs_members_and_seeds_at_one_budget_and_goes_on(lab_file, tmp_pa
     before = (tmp_path / "runs/gpt-1/summary.json").stat().st_mtime_ns
     done = minillm(lab_file, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "gpt" in done.stdout
+    assert done.stdout.count("Run ") == 2  # bert's two seeds
     table = json.loads((tmp_path / "table.json").read_text())
     gpt, bert = table["rows"]
     assert gpt == kept  # what had run was not run again
@@ -75,6 +77,32 @@ def test_a_lab_runs_members_and_seeds_at_one_budget_and_goes_on(lab_file, tmp_pa
     assert 0.25 <= gpt["probe_majority"]["mean"] <= 0.75
     assert gpt["probe_counts"]["mean"] == 1.0  # one word tells the labels apart
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_lab_that_is_stopped_saves_and_goes_on(lab_file, tmp_path):
+    command = [sys.executable, "-m", "minillm.cli", "lab", str(lab_file), "--out", str(tmp_path), "--only", "gpt",
+               "--set", "compute=1e10", "--set", "seeds=[0]"]  # fmt: skip
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as lab:
+        log = tmp_path / "runs/gpt-0/metrics.jsonl"
+        while lab.poll() is None and not log.exists():
+            time.sleep(0.1)
+        os.killpg(lab.pid, signal.SIGINT)  # as a terminal does
+        message = lab.communicate()[1]
+    assert lab.returncode == 130, message
+    assert [path.name for path in (tmp_path / "runs/gpt-0/checkpoints").iterdir() if path.name.startswith("step_")]
+    assert "--resume" in message
+
+
+def test_baselines_are_counted_once_per_objective(lab_file, tmp_path):
+    text = lab_file.read_text()
+    swapped = text.replace("[members.gpt.model]", "[members.last.model]").replace("[members.bert]", "[members.a]")
+    (tmp_path / "lab.toml").write_text(
+        swapped + "[members.b]\nmodel = {context = 16, layers = 1, width = 16, heads = 2}\n"
+    )
+    jobs = labs.plan(labs.load(tmp_path / "lab.toml"), tmp_path / "out", lambda text: None)
+    reduced = {(job.member, job.seed): "baselines" in job.config.read_text() for job in jobs}
+    assert [key for key, value in reduced.items() if not value] == [("last", 0), ("a", 0)]
 
 
 def test_the_budget_decides_the_steps(lab_file, tmp_path):
@@ -92,6 +120,7 @@ def test_what_is_wrong_with_a_lab_is_said(lab_file, tmp_path):
     for settings, words in (
         (("compute=0.0",), "compute"), (("seeds=[1, 1]",), "no seed twice"), (("members.gpt.model.widht=3",), "widht"),
         (("members.gpt.data.validation=2.0",), "members.gpt"), (("computer=3",), "did you mean 'compute'"),
+        (("name='a/b'",), "names name folders"), (("seeds=[-1]",), "seed"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             labs.plan(labs.load(lab_file, settings), tmp_path / "wrong", lambda text: None)

@@ -16,20 +16,30 @@ def classifiers(train: ImageDataset, test: ImageDataset) -> dict[str, dict[str, 
     return {"majority": {"accuracy": float((test.labels == most).mean())}, "ridge on pixels": {"accuracy": ridge}}
 
 
-def restorers(train: np.ndarray, batches: Sequence[Mapping], code: int | None) -> dict[str, dict[str, float]]:
-    """Squared errors per pixel of restoring what `batches` ask for, by methods that see clean training images only.
+def restorers(training: Mapping, batches: Sequence[Mapping], code: int | None) -> dict[str, dict[str, float]]:
+    """Squared errors per pixel of what linear methods restore in `batches`.
 
-    The mean image; and where there is a `code`, the projection of the corrupted image onto as many principal components
-    (Pearson 1901). Batches with "clean" images, or with "masked_patches" and "targets", where only the mean can answer.
+    The mean image; and where there is a `code`, the principal components of clean images (Pearson 1901), and the linear
+    map of that rank that restores corrupted training images best (reduced-rank regression: Izenman 1975), as a linear
+    autoencoder would.
+
+    Args:
+        training: "images", corrupted as those of `batches` are, and "clean".
+        batches: with "clean", or with "masked_patches" and "targets", where only the mean can answer.
     """
-    flat = train.reshape(len(train), -1).astype(np.float64)
-    mean = flat.mean(0)
-    results = {"mean image": {"squared_error": _error(batches, lambda rows: np.broadcast_to(mean, rows.shape))}}
+    clean, corrupted = (training[n].reshape(len(training[n]), -1).astype(np.float64) for n in ("clean", "images"))
+    mean, centre = clean.mean(0), corrupted.mean(0)
+    found = {"mean image": lambda rows: np.broadcast_to(mean, rows.shape)}
     if code is not None:
-        components = np.linalg.svd(flat - mean, full_matrices=False)[2][:code]
-        restore = lambda rows: mean + (rows - mean) @ components.T @ components
-        results[f"{code} principal components"] = {"squared_error": _error(batches, restore)}
-    return results
+        rank = min(code, clean.shape[1])
+        components = np.linalg.svd(clean - mean, full_matrices=False)[2][:rank]
+        found[f"{rank} principal components"] = lambda rows: mean + (rows - mean) @ components.T @ components
+        centred = corrupted - centre
+        ridge = np.eye(clean.shape[1])  # pixels at the border never vary
+        whole = np.linalg.solve(centred.T @ centred + ridge, centred.T @ (clean - mean))
+        best = np.linalg.svd(centred @ whole, full_matrices=False)[2][:rank]
+        found[f"linear map of rank {rank}"] = lambda rows: mean + (rows - centre) @ whole @ best.T @ best
+    return {name: {"squared_error": _error(batches, restore)} for name, restore in found.items()}
 
 
 def _error(batches: Sequence[Mapping], restore: Callable) -> float:

@@ -1,5 +1,6 @@
-"""`minillm describe`: what a config would cost, from shapes alone. No array is allocated, no text is read."""
+"""`minillm describe`: what a config would cost, from shapes alone. No array is allocated, no text is read (images are)."""
 
+import dataclasses
 import math
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from minillm.config import Experiment
+from minillm.config import Experiment, MeshConfig
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.examples import made_up
 from minillm.experiment.setup import Setup, abstract_state, make_setup
@@ -25,10 +26,9 @@ ASSUMED = 100e9  # FLOP/s: half of what two cores reach on a large float32 produ
 def describe(experiment: Experiment) -> dict[str, Any]:
     """The parameter table, memory per device, FLOPs per step, collectives of the compiled step, a time estimate."""
     setup = make_setup(experiment, vocabulary_size(experiment))
-    arguments = step_arguments(experiment, setup)
-    compiled = setup.train_step.lower(*arguments).compile()
+    compiled = setup.train_step.lower(*step_arguments(experiment, setup)).compile()
     memory = compiled.memory_analysis()
-    flops = product_flops(jax.make_jaxpr(setup.train_step)(*arguments).jaxpr)
+    flops = step_flops(experiment)
     return {
         "parameters": parameter_rows(setup, experiment.mesh.rules),
         "total_parameters": count(setup.specs),
@@ -42,9 +42,17 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def step_flops(experiment: Experiment) -> float:
+    """`product_flops` of a training step, on one device and without shards of the batch: they add no work."""
+    whole = dataclasses.replace(experiment.train, shards=1)
+    experiment = dataclasses.replace(experiment, train=whole, mesh=MeshConfig())
+    setup = make_setup(experiment, vocabulary_size(experiment))
+    return product_flops(jax.make_jaxpr(setup.train_step)(*step_arguments(experiment, setup)).jaxpr)
+
+
 def step_arguments(experiment: Experiment, setup: Setup) -> tuple:
     """(state, frozen, batch, key) of the training step, as shapes, types and shardings."""
-    batch = made_up(experiment, setup.config.vocabulary)
+    batch = made_up(experiment, vocabulary_size(experiment))
     shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.shardings[2])
     return (*abstract_state(setup), jax.tree.map(shape, batch), jax.eval_shape(lambda: jax.random.key(0)))
 

@@ -104,7 +104,8 @@ def compare(rows: list[dict], plot: Path) -> None:
 
 def lab(found: dict, root: Path) -> None:
     """Mean and deviation over seeds of every member, and the baselines below."""
-    columns = {"bits_per_character": ("bits/char", 1.0), "accuracy": ("accuracy %", 100.0), "recovered": ("recovered %", 100.0),
+    columns = {"bits_per_character": ("bits/char", 1.0), "accuracy": ("accuracy %", 100.0),
+               "recovered": ("recovered %", 100.0), "exact": ("exact %", 100.0), "squared_error": ("squared error", 1.0),
                "probe_trained": ("probe %", 100.0), "probe_untrained": ("untrained %", 100.0)}  # fmt: skip
     columns = {key: column for key, column in columns.items() if any(key in row for row in found["rows"])}
     drawn = Table(

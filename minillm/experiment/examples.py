@@ -16,7 +16,7 @@ from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
 from minillm.sections import IMAGES, SYNTHETIC
 
-EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all runs are asked the same
+EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
 
 class Text(NamedTuple):
@@ -52,6 +52,18 @@ def example_length(experiment: Experiment) -> int:
     return section.length or experiment.model.get("context", 256)
 
 
+def row_lengths(experiment: Experiment) -> tuple[int, int]:
+    """(tokens of text per example, the longest row that the model reads). Raises: UserError where nothing is left."""
+    length, name = example_length(experiment), experiment.objective.name
+    least = {"masked": 3, "masked_next_sentence": 5, "structural": 5, "span": 2}.get(name, 1)
+    if length < least:
+        message = f"{name} needs examples of at least {least} tokens, got {length}"
+        raise UserError(message, "data.length", "make data.length or model.context larger")
+    if name == "span":
+        return length, max(spans.span_lengths(length, span_settings(experiment, 10**9)))
+    return length, length
+
+
 def make_reading(experiment: Experiment, texts: dict[str, Text], vocabulary: int, starts: np.ndarray | None) -> Reading:
     """The batches of a source of text.
 
@@ -79,7 +91,7 @@ def synthetic_reading(experiment: Experiment) -> Reading:
     def evaluation(split: str) -> list[dict]:
         if split != "validation":
             raise UserError(f"the {section.source} task has no split {split!r}", "--split", "use validation")
-        return [make(train.seed, step, split="validation") for step in range(8)]
+        return [make(EVALUATION, step, split="validation") for step in range(8)]
 
     return Reading(lambda step: make(train.seed, step, split="train"), evaluation)
 
@@ -122,7 +134,7 @@ def span_settings(experiment: Experiment, vocabulary: int) -> spans.Spans:
     section = experiment.objective
     settings = {"end": EOS, "begin": PAD, "density": section.span_density, "mean_length": section.span_length}
     count = spans.span_counts(example_length(experiment), spans.Spans(10**9, sentinels=1, **settings))[1]
-    return spans.Spans(vocabulary - 1, sentinels=count, **settings)
+    return spans.Spans(vocabulary - 1, sentinels=max(count, 1), **settings)
 
 
 def _causal(experiment: Experiment, texts: dict[str, Text]) -> Reading:
@@ -181,19 +193,26 @@ def _pairs(experiment: Experiment, texts: dict[str, Text], corrupt: Callable) ->
     kind = "structural" if section.name == "structural" else section.pairs
 
     length = example_length(experiment)
-    made = {
-        split: pairs.make_pair_dataset(text.sentences, length, kind, BOS, EOS, f"the {split} part of the text")
-        for split, text in texts.items()
-        if text.sentences
-    }
+
+    @functools.cache
+    def made(split: str) -> pairs.PairDataset:
+        where = f"the {split} part of the text"
+        return pairs.make_pair_dataset(texts[split].sentences, length, kind, BOS, EOS, where)
+
+    for split in ("train", "validation"):  # what cannot be read is said before training
+        made(split) if split in texts else None
 
     def batch(step: int) -> dict:
-        return corrupt(pairs.pair_batch_at(made["train"], train.seed, step, train.batch_size), train.seed, step)
+        return corrupt(pairs.pair_batch_at(made("train"), train.seed, step, train.batch_size), train.seed, step)
 
     def evaluation(split: str) -> list[dict]:
-        steps = -(-len(made[split].firsts) // train.batch_size)  # the last one goes on with the next epoch
-        rows = (pairs.pair_batch_at(made[split], EVALUATION, step, train.batch_size) for step in range(steps))
-        return [corrupt(row, EVALUATION, step) for step, row in enumerate(rows)]
+        count, found = len(made(split).firsts), []
+        for step in range(-(-count // train.batch_size)):
+            batch = corrupt(pairs.pair_batch_at(made(split), EVALUATION, step, train.batch_size), EVALUATION, step)
+            new = np.arange(train.batch_size) < count - step * train.batch_size  # the others are the next epoch's
+            weights = {name: leaf for name, leaf in batch.items() if name.endswith("weights")}
+            found.append(batch | {name: _only_real(leaf, new) for name, leaf in weights.items()})
+        return found
 
     return Reading(batch, evaluation)
 
@@ -229,12 +248,12 @@ def _without_bos(text: Text) -> list[np.ndarray]:
 
 
 def _only_real(weights: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Weights without those of rows that have no text."""
-    return weights * (lengths > 0).astype(weights.dtype)[:, None]
+    """Weights [batch, ...] without those of rows whose length is 0."""
+    return weights * (lengths > 0).astype(weights.dtype).reshape(-1, *(1,) * (weights.ndim - 1))
 
 
 def made_up(experiment: Experiment, vocabulary: int) -> dict[str, Any]:
-    """A batch of the right shapes from a text that says nothing: for `describe`, which reads none."""
+    """A batch of the right shapes, from a text that says nothing: for `describe`, which reads none. Images are read."""
     if experiment.data.source in IMAGES:
         return image_reading(experiment).batch(0)
     if experiment.data.source in SYNTHETIC:

@@ -34,7 +34,7 @@ from minillm.training.step import init_state
 
 TOKENIZER = "tokenizer"  # the folder of an imported run with the files of `vocabulary.FILES`
 SOURCE = "huggingface"  # its data.source: the text that it was trained on is not known
-IMAGES = ("vit",)  # kinds without a tokenizer
+WITHOUT_TOKENIZER = ("vit",)  # kinds without a tokenizer
 DTYPES = ("float32", "float16", "bfloat16")  # that an export may have
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "id2label", "label2id")
 
@@ -60,8 +60,8 @@ def import_run(source: Path, root: Path) -> dict[str, Any]:
     with _appearing(root) as temporary:
         found = huggingface.read(source)
         kind, rows = found.source["model_type"], getattr(found.config, "vocabulary", None)
-        names = [*_copy_tokenizer(source, temporary / TOKENIZER)] if found.kind not in IMAGES else []
-        text = vocabulary.load(temporary / TOKENIZER, kind, rows) if found.kind not in IMAGES else None
+        names = [*_copy_tokenizer(source, temporary / TOKENIZER)] if found.kind not in WITHOUT_TOKENIZER else []
+        text = vocabulary.load(temporary / TOKENIZER, kind, rows) if found.kind not in WITHOUT_TOKENIZER else None
         optimizer = OptimizerConfig(name="sgd", schedule="constant")  # no moments: nothing is trained here
         _write_config(temporary, root.absolute().name, source, found, optimizer)
         specs = MODELS[found.kind].param_specs(found.config)
@@ -92,7 +92,7 @@ def export_run(root: Path, target: Path, dtype: str = "float32") -> dict[str, An
     huggingface.settle(found.kind, found.config)
     imported, text = found.manifest.get("imported"), None
     if imported is not None or found.folder.tokenizer.exists():
-        text = None if found.kind in IMAGES else load_tokenizer(found.folder)
+        text = None if found.kind in WITHOUT_TOKENIZER else load_tokenizer(found.folder)
     with _appearing(target) as temporary:
         if imported is not None:
             extra = {key: value for key, value in imported["config"].items() if key in KEPT}

@@ -4,6 +4,8 @@ A lab's file has `shared` sections, which every member takes over and may change
 each member's number of steps follows. Every run is an ordinary one, in a process and a folder of its own.
 """
 
+import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -13,20 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import tomli_w
 
 from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
-from minillm.experiment.data import vocabulary_size
-from minillm.experiment.describe import product_flops, step_arguments
-from minillm.experiment.probing import probe
-from minillm.experiment.setup import make_setup
+from minillm.experiment.data import split_documents
+from minillm.experiment.describe import step_flops
+from minillm.experiment.probing import label_names, probe
 from minillm.report.lab import write_figure
 from minillm.training.integrity import replace_file
 
-METRICS = ("bits_per_character", "loss", "accuracy", "recovered", "removed_nll")
+METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Lab:
     probe: bool = False  # read the documents' labels off frozen features
 
     def __post_init__(self):
-        if not self.name or Path(self.name).name != self.name:
-            raise ValueError(f"name must be one folder's name, got {self.name!r}")
+        for name in (self.name, *self.members):
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"names name folders: letters, digits, _ and -, got {name!r}")
         if not self.members or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("at least one member and one seed, and no seed twice")
         if not self.compute > 0.0:
@@ -65,8 +66,13 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Lab:
     return configs.validate(Lab, configs.read_toml(path, overrides), str(path))
 
 
-def run_lab(lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Any]:
-    """Runs what has not run yet, of all members or the named ones; returns and writes the table. Raises: UserError."""
+def run_lab(
+    lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], None], environment=None
+) -> dict[str, Any]:
+    """Runs what has not run yet, of all members or the named ones; returns and writes the table.
+
+    `environment` is that of the runs, where it is not this process's. Raises: UserError.
+    """
     unknown = sorted(set(only) - set(lab.members))
     if unknown:
         raise UserError(f"no member {', '.join(unknown)}", "--only", f"known members: {', '.join(lab.members)}")
@@ -74,7 +80,7 @@ def run_lab(lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], No
     for number, job in enumerate(jobs, start=1):
         if not (job.run / "summary.json").exists():
             say(f"Run {number} of {len(jobs)}: {job.member}, seed {job.seed}")
-            _train(job)
+            _train(job, environment)
         if lab.probe and not (job.run / "probe.json").exists():
             say(f"Probe {number} of {len(jobs)}: {job.member}, seed {job.seed}")
             folders.write_json(job.run / "probe.json", probe(job.run))
@@ -86,22 +92,30 @@ def run_lab(lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], No
 
 def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
     """Writes every run's config, its steps from the budget. Raises: UserError where another lab lies in `root`."""
-    jobs = []
+    jobs, texts, judged = [], [], set()
     for member, own in lab.members.items():
         sections = merge(lab.shared, own)
-        steps = _steps(lab, member, sections)
+        experiment = configs.check(merge(sections, {"train": _pace(10**6)}), f"members.{member}")
+        steps = max(round(lab.compute / step_flops(experiment)), 1)
         say(f"{member}: {steps} steps")
         for seed in lab.seeds:
-            job = Job(member, seed, root / "configs" / f"{member}-{seed}.toml", root / "runs" / f"{member}-{seed}")
+            jobs.append(
+                Job(member, seed, root / "configs" / f"{member}-{seed}.toml", root / "runs" / f"{member}-{seed}")
+            )
             made = merge(sections, {"name": f"{member}-{seed}", "train": _pace(steps) | {"seed": seed}})
-            if jobs:  # the text is the same: its n-grams are counted once
-                made["baselines"] = {"orders": [1], "xz": False}
-            text = tomli_w.dumps(made)
-            if job.config.exists() and job.config.read_text(encoding="utf8") != text:
-                raise UserError("another lab's run has this name", str(job.config), "choose another --out")
-            job.config.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(job.config, text.encode())
-            jobs.append(job)
+            if experiment.objective.name in judged and "baselines" not in sections:
+                made["baselines"] = {"orders": [1], "xz": False}  # the text is the same: its n-grams are counted once
+            judged.add(experiment.objective.name)
+            configs.check(made, f"members.{member}")
+            texts.append(tomli_w.dumps(made))
+    if lab.probe:
+        label_names(split_documents(experiment)[0])
+    for job, text in zip(jobs, texts, strict=True):
+        if job.config.exists() and job.config.read_text(encoding="utf8") != text:
+            raise UserError("another lab's run has this name", str(job.config), "choose another --out")
+    for job, text in zip(jobs, texts, strict=True):
+        job.config.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(job.config, text.encode())
     return jobs
 
 
@@ -145,22 +159,20 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
 
 
-def _steps(lab: Lab, member: str, sections: dict[str, Any]) -> int:
-    """How many steps the budget buys; the program is traced, not run."""
-    experiment = configs.check(merge(sections, {"train": _pace(10**6)}), f"members.{member}")
-    setup = make_setup(experiment, vocabulary_size(experiment))
-    flops = product_flops(jax.make_jaxpr(setup.train_step)(*step_arguments(experiment, setup)).jaxpr)
-    return max(round(lab.compute / flops), 1)
-
-
 def _pace(steps: int) -> dict[str, int]:
-    return {"steps": steps, "evaluate_every": max(steps // 4, 1), "log_every": max(steps // 50, 1)}
+    return {"steps": steps, "evaluate_every": max(steps // 2, 1), "log_every": max(steps // 50, 1)}
 
 
-def _train(job: Job) -> None:
+def _train(job: Job, environment: dict[str, str] | None) -> None:
+    """One run in a process of its own. Ctrl-C reaches it too: it saves, and is waited for."""
     command = [sys.executable, "-m", "minillm.cli", "run", str(job.config), "--out", str(job.run), "--resume"]
-    code = subprocess.run(command, check=False).returncode
-    if code in (130, -2):
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # a second Ctrl-C ends the waiting, and the run with it
+            raise
+    if code in (130, -signal.SIGINT):
         raise KeyboardInterrupt
     if code:
         mend = "mend what it says above, then give the same command again"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minillm.data.clean import Splits
 from minillm.data.tokenizer import BOS, EOS, PAD
 from minillm.errors import UserError
 from minillm.evaluation.probe import ridge_probe
@@ -33,9 +34,7 @@ def probe(root: Path) -> dict[str, float]:
     if tokenizer is None:
         raise UserError("a probe needs documents with labels", str(root), "use a run on text")
     splits = split_documents(experiment)[0]
-    names = sorted({_label(document.name) for part in (splits.train, splits.validation) for document in part})
-    if not 2 <= len(names) <= 100:
-        raise UserError(f"{len(names)} labels in the names of documents, expected 2 to 100", str(root), "use bbc-news")
+    names = label_names(splits)
     room = setup.config.context - 2  # BERT's frame takes two
     rows, labels = {}, {}
     for part in ("train", "validation"):
@@ -56,9 +55,18 @@ def probe(root: Path) -> dict[str, float]:
     return found
 
 
+def label_names(splits: Splits) -> list[str]:
+    """The labels of training and validation documents. Raises: UserError where their names hold none."""
+    names = sorted({_label(document.name) for part in (splits.train, splits.validation) for document in part})
+    if not 2 <= len(names) <= 100:
+        message = f"{len(names)} labels in the names of documents, expected 2 to 100"
+        raise UserError(message, "probe", "use a source whose names begin with a label, such as bbc-news, or no probe")
+    return names
+
+
 def features(setup: Setup, params: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
     """[rows, model]: the mean of the hidden states of each row's own tokens, in float32."""
-    length = setup.config.context
+    length, first = setup.config.context, [] if hasattr(setup.module, "encode") else [BOS]  # an encoder never saw one
 
     @jax.jit
     def pooled(params, tokens, mask):
@@ -71,8 +79,8 @@ def features(setup: Setup, params: Any, rows: Sequence[Sequence[int]]) -> np.nda
         ids, mask = np.full((ROWS, length), PAD, np.int32), np.zeros((ROWS, length), bool)
         mask[len(part) :, 0] = True  # rows that fill the batch up
         for place, row in enumerate(part):
-            ids[place, : len(row) + 2] = [BOS, *row, EOS]
-            mask[place, : len(row) + 2] = True
+            frame = [*first, *row, EOS]
+            ids[place, : len(frame)], mask[place, : len(frame)] = frame, True
         found.append(np.asarray(pooled(params, ids, mask))[: len(part)])
     return np.concatenate(found)
 

@@ -12,7 +12,7 @@ from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.run import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup
-from minillm.sections import IMAGES, SYNTHETIC
+from minillm.sections import IMAGES, NEEDS, SYNTHETIC
 
 
 class Opened(NamedTuple):
@@ -67,9 +67,9 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
     data = read_data(opened)
     step = judged_step(folder)
     state, frozen, _ = restore(folder, setup, step)
-    found = results.evaluate(setup, state.trainable, frozen, data.evaluation(split))
+    found = results.evaluate(setup, experiment, state.trainable, frozen, data.evaluation(split))
     held_out = results.held_out(found, experiment, data, split)
-    return {"step": step, "split": split} | held_out | {"tokens": found["tokens"]}
+    return {"step": step, "split": split} | held_out | {NEEDS[experiment.objective.name].unit: found["scored"]}
 
 
 def compare(roots: list[Path]) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
             raise UserError("this is not a run's summary", str(folder.summary), "finish the run with --resume")
         held_out = summary["validation"]
         rows.append({"run": str(root), "parameters": summary["parameters"], "steps": summary["steps"],
-                     "loss": held_out["loss"], "perplexity": held_out["perplexity"],
+                     "loss": held_out["loss"], "perplexity": held_out.get("perplexity"),
                      "bits_per_character": held_out.get("bits_per_character"),
                      "seconds": summary["training_seconds"]})  # fmt: skip
         curves[str(root)] = folders.read_lines(folder.metrics)

@@ -9,17 +9,23 @@ import numpy as np
 
 from minillm.config import Experiment, SampleConfig
 from minillm.data import images
+from minillm.data.tokenizer import EOS
 from minillm.errors import UserError
 from minillm.evaluation import compression, ngram, pixels
 from minillm.evaluation.unigram import unigram_guess
+from minillm.experiment import examples
 from minillm.experiment.data import Data
 from minillm.experiment.setup import Setup
 from minillm.inference.generate import Sampling, generate
 from minillm.sections import IMAGES, NEEDS
 
 
-def evaluate(setup: Setup, trainable, frozen, batches: list[dict]) -> dict[str, float]:
-    """Means over fixed batches, each sum added on the host in float64: the objective's metrics, and "tokens" scored."""
+def evaluate(setup: Setup, experiment: Experiment, trainable, frozen, batches: list[dict]) -> dict[str, float]:
+    """Means over fixed batches, each sum added on the host in float64: the objective's metrics, "loss" and "scored".
+
+    loss: sum of coefficient * mean over the objective's terms, as in training, without label smoothing and z-loss.
+    scored: how many tokens (images, pixels) the main metric is a mean of.
+    """
     totals: dict[str, np.ndarray] = {}
     extra = setup.fresh_carry()
     for batch in batches:
@@ -27,24 +33,27 @@ def evaluate(setup: Setup, trainable, frozen, batches: list[dict]) -> dict[str, 
         found, extra = setup.eval_step(trainable, frozen, batch, extra)
         for name, pair in found.items():
             totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
-    result = {name: float(total / max(weight, 1e-9)) for name, (total, weight) in totals.items()}
-    return result | {"tokens": float(next(iter(totals.values()))[1])}
+    means = {name: float(total / max(weight, 1e-9)) for name, (total, weight) in totals.items()}
+    coefficients = experiment.objective.coefficients
+    terms = {name.removeprefix("term/"): means.pop(name) for name in list(means) if name.startswith("term/")}
+    loss = sum(coefficients.get(name, 1.0) * value for name, value in terms.items())
+    scored = float(totals[NEEDS[experiment.objective.name].metric][1])
+    return means | {"loss": loss, "scored": scored}
 
 
 def held_out(found: dict[str, float], experiment: Experiment, data: Data, split: str) -> dict[str, float]:
-    """`evaluate`'s means as a reader wants them: loss, perplexity, bits per character, and the objective's own."""
-    metric = NEEDS[experiment.objective.name].metric
-    others = {name: value for name, value in found.items() if name not in ("nll", "tokens")}
-    if metric != "nll":
-        return {"loss": found[metric]} | others
+    """`evaluate`'s means as a reader wants them: with perplexity, and bits per raw character where that is a likelihood."""
+    result = {name: value for name, value in found.items() if name != "scored"}
     if experiment.objective.name == "causal":
-        return describe_likelihood(found["nll"], found["tokens"], data, split) | others
-    return {"loss": found["nll"], "perplexity": math.exp(min(found["nll"], 700.0))} | others
+        return describe_likelihood(found["nll"], found["scored"], data, split) | result
+    if "nll" in found and data.vocabulary:
+        result["perplexity"] = math.exp(min(found["nll"], 700.0))
+    return result
 
 
 def describe_likelihood(nll: float, tokens: float, data: Data, split: str) -> dict[str, float]:
     """nats per token -> perplexity and bits per raw held-out character."""
-    result = {"loss": nll, "perplexity": math.exp(min(nll, 700.0))}
+    result = {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}
     characters = sum(map(len, data.texts.get(split, ())))
     if characters:
         result["bits_per_character"] = nll * tokens / math.log(2.0) / characters
@@ -58,19 +67,20 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
     and removed tokens: their frequency. Copy and reverse: what one expects who knows everything but the string. Images:
     see `evaluation/pixels.py`.
     """
+    name = experiment.objective.name
     if experiment.data.source in IMAGES:
-        parts = [images.split(images.digits(), name) for name in ("train", split)]
-        if experiment.objective.name == "image_classification":
-            return pixels.classifiers(*parts)
-        return pixels.restorers(parts[0].images, data.evaluation(split), experiment.model.get("code"))
+        return _image_baselines(experiment, data, split)
     if not data.texts:
         return {"guessing": _guessing(experiment)}
-    if experiment.objective.name == "span":
-        loss, accuracy = unigram_guess(data.tokens["train"], data.evaluation(split), "removed", data.vocabulary)
-        return {"unigram": {"removed_nll": loss, "recovered": accuracy}}
-    if experiment.objective.name != "causal":
-        loss, accuracy = unigram_guess(data.tokens["train"], data.evaluation(split), "weights", data.vocabulary)
-        return {"unigram": {"loss": loss, "perplexity": math.exp(loss), "accuracy": accuracy}}
+    if name != "causal":
+        # sentinels, the mask token and what frames a row are never asked for, but a span may hold a document's end
+        possible = np.arange(data.vocabulary) >= (EOS if name == "span" else EOS + 1)
+        possible &= np.arange(data.vocabulary) < data.tokenizer.vocabulary
+        weights = "removed" if name == "span" else "weights"
+        loss, accuracy = unigram_guess(data.tokens["train"], data.evaluation(split), weights, possible)
+        if name == "span":
+            return {"unigram": {"removed_nll": loss, "recovered": accuracy}}
+        return {"unigram": {"nll": loss, "perplexity": math.exp(loss), "accuracy": accuracy}}
     results: dict[str, dict[str, float]] = {}
     for order in experiment.baselines.orders:
         model = ngram.fit(data.tokens["train"], order, data.vocabulary)
@@ -83,18 +93,34 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
     return results
 
 
+def _image_baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[str, float]]:
+    parts = [images.split(images.digits(), name) for name in ("train", split)]
+    if experiment.objective.name == "image_classification":
+        return pixels.classifiers(*parts)
+    training = {"images": parts[0].images, "clean": parts[0].images}
+    if experiment.objective.name == "denoising":
+        section = experiment.objective
+        training = images.corrupt_pixels(training, examples.EVALUATION, 2**31, section.noise, section.noise_rate)
+    return pixels.restorers(training, data.evaluation(split), experiment.model.get("code"))
+
+
 def _guessing(experiment: Experiment) -> dict[str, float]:
     """Symbols at random and then the end; strings of a source are 1 to `copy_length` long, each length equally likely."""
     n = experiment.data.copy_length
     symbols = n if experiment.objective.name == "causal" else (n + 1) / 2
     loss = symbols / (symbols + 1) * math.log(experiment.data.symbols)
-    return {"loss": loss, "perplexity": math.exp(loss)}
+    return {"nll": loss, "perplexity": math.exp(loss)}
+
+
+def refuse_surrogates(prompts: Sequence[str]) -> None:
+    """Raises: UserError where a prompt holds bytes that were no text."""
+    if any("\ud800" <= character <= "\udfff" for prompt in prompts for character in prompt):
+        raise UserError("it is not valid UTF-8", "prompt", "type it in the terminal's encoding, or set a UTF-8 locale")
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str], context: int) -> list[list[int]]:
     """bos and each prompt's tokens. Raises: UserError where one is unknown, or leaves no room in the context."""
-    if any("\ud800" <= character <= "\udfff" for prompt in prompts for character in prompt):
-        raise UserError("it is not valid UTF-8", "prompt", "type it in the terminal's encoding, or set a UTF-8 locale")
+    refuse_surrogates(prompts)
     encoded = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
         if tokenizer.unk in ids:

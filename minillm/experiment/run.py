@@ -24,7 +24,7 @@ from minillm.experiment.examples import example_length
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
 from minillm.params import count
-from minillm.sections import IMAGES
+from minillm.sections import IMAGES, NEEDS
 from minillm.training import checkpoint, integrity, loop, provenance
 from minillm.training.state import State
 
@@ -55,8 +55,8 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
         with folders.undone_on_failure(folder):
             data = load_data(experiment, folder.tokenizer)
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
-            if data.tokenizer is not None and experiment.objective.name == "causal":
-                results.encode_prompts(data.tokenizer, experiment.sample.prompts, job.setup.config.context)
+            if data.tokenizer is not None:
+                _check_prompts(job)
             _describe(job)
             _write_manifest(job)
             state, frozen, progress = restore_or_start(job, resume)
@@ -157,7 +157,7 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
             job.show(step, line)
 
     def evaluate(step: int, state: State) -> float:
-        found = results.evaluate(setup, state.trainable, frozen, validation)
+        found = results.evaluate(setup, job.experiment, state.trainable, frozen, validation)
         held_out = results.held_out(found, job.experiment, job.data, "validation")
         if train.evaluate_batches is not None:
             held_out.pop("bits_per_character", None)  # a part of the text's bits over all of its characters
@@ -180,7 +180,8 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
     if progress.finished:
         state, _, _ = restore(job.folder, job.setup, judged_step(job.folder))
-    found = results.evaluate(job.setup, state.trainable, frozen, job.data.evaluation("validation"))
+    batches = job.data.evaluation("validation")
+    found = results.evaluate(job.setup, job.experiment, state.trainable, frozen, batches)
     held_out = results.held_out(found, job.experiment, job.data, "validation")
     job.say("Fitting the baselines on the same data ...")
     summary = {
@@ -199,12 +200,22 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     return summary
 
 
+def _check_prompts(job: Run) -> None:
+    """What cannot be sampled is said before training. Raises: UserError."""
+    prompts, context = job.experiment.sample.prompts, job.setup.config.context
+    if job.experiment.objective.name == "causal":
+        results.encode_prompts(job.data.tokenizer, prompts, context)
+    elif any(prompts):
+        fill.encode_gaps(job.experiment, job.setup, job.data.tokenizer, prompts)
+
+
 def _samples(job: Run, params) -> list[dict[str, str]]:
-    """Continuations, or prompts with their gaps filled in; without a gap among the prompts, held-out text has some."""
+    """Continuations, or prompts with their gaps filled in; where there is no prompt, held-out text gets gaps."""
     if job.experiment.objective.name == "causal":
         return results.draw_samples(job.setup, params, job.data.tokenizer, sample_settings(job))
-    prompts = [prompt for prompt in job.experiment.sample.prompts if fill.GAP in prompt]
-    prompts = prompts or fill.gaps(job.data.tokenizer, job.data.texts["validation"], job.setup.config.context // 2)
+    prompts = job.experiment.sample.prompts
+    if not any(prompts):
+        prompts = fill.gaps(job.experiment, job.setup, job.data.tokenizer, job.data.texts["validation"])
     return fill.fill(job.experiment, job.setup, params, job.data.tokenizer, prompts)
 
 
@@ -251,7 +262,7 @@ def _describe(job: Run) -> None:
     job.say(f"Data: {section.source} ({text})" if text else f"Data: {section.source}")
     job.say(f"Model: {job.experiment.model.get('kind', 'gpt')}, {count(job.setup.specs):,} parameters; "
             f"{f'vocabulary {job.data.vocabulary}; ' * bool(job.data.vocabulary)}{job.experiment.train.steps} steps")  # fmt: skip
-    if job.data.vocabulary:
+    if job.data.vocabulary and len(NEEDS[job.experiment.objective.name].terms) == 1:
         uniform = math.log(job.data.vocabulary)
         job.say(f"A model that knows nothing has a loss of ln {job.data.vocabulary} = {uniform:.2f} nats per token.")
 

@@ -11,7 +11,7 @@ import numpy as np
 from minillm import params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
-from minillm.experiment.examples import example_length
+from minillm.experiment.examples import example_length, row_lengths
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
 from minillm.sections import NEEDS
@@ -44,7 +44,7 @@ class Setup(NamedTuple):
 def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     """Builds everything; allocates no array but the key."""
     module, config = model_config(experiment.model, vocabulary)
-    _refuse_long_examples(example_length(experiment), getattr(config, "context", 1))
+    _refuse_long_examples(experiment, getattr(config, "context", 1))
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
     tuning = METHODS[experiment.tuning.method](experiment.tuning)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
@@ -80,10 +80,12 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
                  jax.random.key(train.seed), born, train_step, eval_step, jax.jit(carry, out_shardings=batch))  # fmt: skip
 
 
-def _refuse_long_examples(length: int, context: int) -> None:
-    if length > context:
+def _refuse_long_examples(experiment: Experiment, context: int) -> None:
+    length, longest = row_lengths(experiment)
+    if longest > context:
+        what = f"examples of {length} tokens" + (f" become rows of {longest}, which" if longest > length else "")
         raise UserError(
-            f"examples of {length} tokens are longer than the model's context of {context}",
+            f"{what} are longer than the model's context of {context}",
             "data.length",
             "make data.length smaller or model.context larger",
         )

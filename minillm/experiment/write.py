@@ -7,6 +7,7 @@ from minillm.config import Experiment, to_toml
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup
+from minillm.sections import NEEDS
 from minillm.training.integrity import replace_file
 
 
@@ -37,8 +38,13 @@ def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, sampl
     text = "\n\n".join(f"--- prompt: {s['prompt']!r}\n{s['prompt']}{s['text']}" for s in samples)
     replace_file(folder.samples, (text + "\n").encode("utf8", "replace"))
     metrics = folders.read_lines(folder.metrics)
-    lines = {name: found["loss"] for name, found in summary["baselines"].items() if "loss" in found}
-    loss_curve(metrics, folder.figure, lines or None)
+    needs = NEEDS[experiment.objective.name]
+    single = len(needs.terms) == 1  # else the curve is a sum of which a baseline knows one part
+    lines = {
+        name: found[needs.metric] for name, found in summary["baselines"].items() if single and needs.metric in found
+    }
+    unit = {"tokens": "nats per token", "images": "nats per image", "pixels": "squared error per pixel"}[needs.unit]
+    loss_curve(metrics, folder.figure, lines, f"loss ({unit if single else 'sum of its terms'})")
     write_report(folder.report, {
         "title": experiment.name, "summary": summary, "metrics": metrics, "samples": samples,
         "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": folders.read_json(folder.cleaning),

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Key
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position
 from minillm.nn.layers import run_layers
-from minillm.params import Params, ParamSpec, Specs, prefix, stack
+from minillm.params import Params, ParamSpec, Specs, prefix, stack, widen
 
 CAPTURES = ("attention", "hidden")
 EPSILON = 1e-12  # of every LayerNorm; the published weights were trained with it
@@ -48,6 +48,7 @@ class Config:
     relations: int = 2  # classes of "next_sentence": 3 for StructBERT's next, previous, random
     labels: int = 2  # classes of "classify" and "tag"
     dropout: float = 0.1
+    init_scale: float = 0.02  # standard deviation of initial tables and kernels; try 0.02 * sqrt(768 / width)
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute each block in the backward pass: less memory, one more forward
     scan: bool | None = None  # one compiled block for all layers; None: from 13 layers on
@@ -61,6 +62,8 @@ class Config:
             raise ValueError(f"heads must divide width: {self.width} % {self.heads} = {self.width % self.heads}")
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks names one twice: {', '.join(self.tasks)}")
+        if not self.init_scale > 0.0:
+            raise ValueError(f"init_scale must be above 0, got {self.init_scale}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -80,7 +83,7 @@ def param_specs(config: Config) -> Specs:
     specs |= prefix(position.learned_position_specs(config.context, width), "position")
     specs |= {"token_type/table": ParamSpec((config.token_types, width), (None, "model"))}
     specs |= prefix(layer_norm, "embedding_norm") | prefix(stack(block, config.layers), "blocks")
-    return specs | head_specs(config)
+    return widen(specs | head_specs(config), config.init_scale / 0.02)
 
 
 def head_specs(config: Config) -> Specs:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position, recurrent
 from minillm.nn.layers import keep, run_layers
-from minillm.params import Params, ParamSpec, Specs, prefix, stack
+from minillm.params import Params, ParamSpec, Specs, prefix, stack, widen
 
 CAPTURES = ("attention", "hidden")
 
@@ -43,6 +43,7 @@ class Config:
     activation: Literal["gelu", "gelu_exact", "silu", "relu"] = "relu"
     tied: bool = True  # output layer = transpose of the embedding
     dropout: float = 0.0
+    init_scale: float = 0.02  # standard deviation of initial tables and kernels; try 0.02 * sqrt(768 / width)
     norm_epsilon: float = 1e-5
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute each block in the backward pass: less memory, one more forward
@@ -58,6 +59,8 @@ class Config:
             raise ValueError(f"heads must divide width: {self.width} % {self.heads} = {self.width % self.heads}")
         if self.width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {self.width}")
+        if not self.init_scale > 0.0:
+            raise ValueError(f"init_scale must be above 0, got {self.init_scale}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not self.norm_epsilon > 0.0:
@@ -85,7 +88,7 @@ def param_specs(config: Config) -> Specs:
         specs |= prefix(norm.layer_norm_specs(config.width), "final_norm")
     if not config.tied:
         specs |= prefix(linear.linear_specs(config.width, config.vocabulary, ("model", "vocab"), bias=False), "head")
-    return specs
+    return widen(specs, config.init_scale / 0.02)
 
 
 class Scope(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
     "bits_per_character": ("bits per character", ".3f"),
     "perplexity": ("perplexity", ",.2f"),
-    "loss": ("loss (nats/token)", ".3f"),
+    "nll": ("nats per token", ".3f"),
     "removed_nll": ("nats per removed token", ".3f"),
     "squared_error": ("squared error per pixel", ".4f"),
     "accuracy": ("accuracy", ".1%"),

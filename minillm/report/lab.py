@@ -6,38 +6,52 @@ from typing import Any
 
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
-PANELS = (  # (key of a row, title, objective whose baselines are drawn, their key)
-    ("bits_per_character", "bits per character\n(lower is better)", "causal", "bits_per_character"),
-    ("accuracy", "masked tokens\nfound (%)", "masked", "accuracy"),
-    ("recovered", "removed tokens\nrecovered (%)", "span", "recovered"),
-    ("probe_trained", "probe: topic from\nfrozen features (%)", None, None),
+MASKED = ("masked", "masked_next_sentence", "structural")
+PANELS = (  # (key of a row, title, objectives whose rows and baselines it shows; None: all rows, beside counts)
+    ("bits_per_character", "bits per character\n(lower is better)", ("causal",)),
+    ("accuracy", "masked tokens\nfound (%)", MASKED),
+    ("recovered", "removed tokens\nrecovered (%)", ("span",)),
+    ("exact", "strings right\nto the end (%)", ("sequence_to_sequence",)),
+    ("accuracy", "images named\nrightly (%)", ("image_classification",)),
+    ("squared_error", "squared error\nper pixel", ("denoising",)),
+    ("squared_error", "squared error\nper pixel", ("masked_patches",)),
+    ("probe_trained", "probe: topic from\nfrozen features (%)", None),
 )
 
 
 def write_figure(table: Mapping[str, Any], path: Path) -> None:
-    """One panel per column that a row has. Raises: OSError where the file cannot be written."""
-    rows = table["rows"]
-    panels = [panel for panel in PANELS if any(_belongs(row, panel) for row in rows)]
-    widths = [1 + sum(_belongs(row, panel) for row in rows) for panel in panels]
-    figure, axes = new_figure(len(panels), widths)
-    for place, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
-        key, title, objective, baseline = panel
-        members = [row for row in rows if _belongs(row, panel)]
-        scale = 1.0 if key == "bits_per_character" else 100.0
-        _dots(axis, members, key, scale)
-        lines = {name: found[baseline] for name, found in (table["baselines"].get(objective) or {}).items()
-                 if baseline in found} if baseline else _probe_lines(members)  # fmt: skip
-        for number, (name, value) in enumerate(sorted(lines.items(), key=lambda item: item[1])):
-            axis.axhline(scale * value, color=COLOURS[1 + number % 5], linestyle="--", linewidth=1)
-            axis.text(len(members) - 0.45, scale * value, name, va="center", fontsize=8, color=COLOURS[1 + number % 5])
+    """One panel per kind of number that the rows have; no figure where they have none."""
+    panels = [(panel, rows) for panel in PANELS if (rows := _members(table["rows"], panel))]
+    if not panels:
+        return
+    figure, axes = new_figure(len(panels), [2 + len(rows) for _, rows in panels])
+    for ((key, title, objectives), rows), axis in zip(panels, axes, strict=True):
+        scale = 1.0 if key in ("bits_per_character", "squared_error") else 100.0
+        _dots(axis, rows, key, scale)
+        found = (baselines for name, baselines in table["baselines"].items() if name in (objectives or ()))
+        lines = {name: values[key] for baselines in found for name, values in baselines.items() if key in values}
+        lines |= _probe_lines(rows) if objectives is None else {}
+        _label(axis, {name: scale * value for name, value in lines.items()}, len(rows) - 0.45)
         axis.set_title(title, fontsize=9)
-        axis.set_label(f"panel {place}")
     save_figure(figure, path)
 
 
-def _belongs(row: Mapping[str, Any], panel: tuple) -> bool:
-    key = panel[0]
-    return key in row and (key != "accuracy" or row["objective"] not in ("causal", "span"))
+def _members(rows: Sequence[Mapping[str, Any]], panel: tuple) -> list[Mapping[str, Any]]:
+    key, _, objectives = panel
+    return [row for row in rows if key in row and (objectives is None or row["objective"] in objectives)]
+
+
+def _label(axis, lines: Mapping[str, float], place: float) -> None:
+    """A dashed line per baseline; names that would overlap stand above each other."""
+    low, high = axis.get_ylim()
+    low, high = min([low, *lines.values()]), max([high, *lines.values()])
+    axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    last = -float("inf")
+    for number, (name, value) in enumerate(sorted(lines.items(), key=lambda item: item[1])):
+        colour = COLOURS[1 + number % 5]
+        axis.plot([-0.6, place], [value, value], color=colour, linestyle="--", linewidth=1)
+        last = max(value, last + 0.05 * (high - low))
+        axis.text(place + 0.05, last, name, va="center", fontsize=8, color=colour)
 
 
 def _dots(axis, members: Sequence[Mapping[str, Any]], key: str, scale: float) -> None:
@@ -46,7 +60,7 @@ def _dots(axis, members: Sequence[Mapping[str, Any]], key: str, scale: float) ->
         axis.plot([place] * len(values), values, "o", color=COLOURS[0], alpha=0.6, markersize=5)
         axis.plot([place - 0.25, place + 0.25], [scale * row[key]["mean"]] * 2, color=COLOURS[0], linewidth=2)
     axis.set_xticks(range(len(members)), [row["member"] for row in members], rotation=40, ha="right", fontsize=8)
-    axis.set_xlim(-0.6, len(members) + 0.1)
+    axis.set_xlim(-0.6, len(members) + 0.6)
     axis.tick_params(axis="y", labelsize=8)
     axis.grid(axis="y", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)

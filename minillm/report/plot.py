@@ -13,8 +13,8 @@ from minillm.training.integrity import replace_file
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for colour blindness
 
 
-def loss_curve(metrics: Sequence[dict], path: Path, baselines: Mapping[str, float] | None = None) -> None:
-    """Training loss (raw and smoothed), validation points, and a labelled line per baseline; nats per token."""
+def loss_curve(metrics: Sequence[dict], path: Path, baselines: Mapping[str, float], label: str) -> None:
+    """Training loss (raw and smoothed), validation points, and a labelled line per baseline, over steps."""
     figure, axes = _figure()
     train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
     held_out = [(m["step"], m["validation_loss"]) for m in metrics if "validation_loss" in m]
@@ -24,10 +24,10 @@ def loss_curve(metrics: Sequence[dict], path: Path, baselines: Mapping[str, floa
         axes.plot(steps, smooth(losses), color=COLOURS[0], label="training (smoothed)")
     if held_out:
         axes.plot(*np.array(held_out).T, "o-", color=COLOURS[1], label="held out")
-    for place, (name, loss) in enumerate(sorted((baselines or {}).items(), key=lambda item: item[1])):
+    for place, (name, loss) in enumerate(sorted(baselines.items(), key=lambda item: item[1])):
         colour = COLOURS[2 + place % 4]
         axes.axhline(loss, color=colour, linestyle="--", linewidth=1, label=f"{name}: {loss:.2f}")
-    _save(figure, axes, path, "loss (nats per token)")
+    _save(figure, axes, path, label)
 
 
 def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path) -> None:
@@ -42,7 +42,7 @@ def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path) -> None:
             axes.plot(steps, smooth(losses), color=colour, label=name)
         if held_out:
             axes.plot(*np.array(held_out).T, "o", color=colour)
-    _save(figure, axes, path, "loss (nats per token); dots: held out")
+    _save(figure, axes, path, "loss; dots: held out")
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

@@ -105,14 +105,16 @@ def init_state(trainable, extra, optimizer: optax.GradientTransformation) -> Sta
 
 
 def make_eval_step(objective: Objective, model: Model, tuning: Tuning) -> Callable:
-    """eval_step(trainable, frozen, batch, extra) -> ({name: (sum, weight)}, extra); no dropout, no smoothing in "nll".
+    """eval_step(trainable, frozen, batch, extra) -> ({name: (sum, weight)}, extra); no dropout.
 
-    `extra` is a carry where rows go on from batch to batch, else empty.
+    The names are the metrics', and "term/NAME" for every term of the loss. `extra` is a carry where rows go on from batch
+    to batch, else empty.
     """
     model = tuning.wrap(model)
 
     def eval_step(trainable, frozen, batch, extra):
         sums = objective(model, tuning.attach(trainable, frozen), batch, None, extra)
-        return dict(sums.metrics), sums.extra
+        terms = {f"term/{name}": (value, sums.weights[name]) for name, value in sums.sums.items()}
+        return dict(sums.metrics) | terms, sums.extra
 
     return eval_step
