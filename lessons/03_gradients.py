@@ -247,4 +247,4 @@ report("03", numbers)
 #   weight decay 权重衰减 · gradient clipping 梯度裁剪 · gradient accumulation 梯度累积 · finite difference 有限差分
 # - **Common errors:** no 1/n in dZ (the rate then depends on the batch size) · decay added to the gradient (L2 inside Adam) · t counted from 0 in
 #   the bias correction (division by zero) · clipping leaf by leaf · choosing the rate on the test text.
-# - **Next:** lesson 06, attention: the layer whose gradients a Transformer learns from.
+# - **Next:** lesson 04, layers: what the gradients flow through, from dense to convolution.

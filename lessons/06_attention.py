@@ -247,4 +247,4 @@ report("06", numbers)
 #   saturation 饱和 · permutation equivariance 置换等变性 · rotary positions 旋转位置编码
 # - **Common errors:** mask after the softmax · softmax along the queries · sqrt of the model's width, not the head's · True means "hidden" in one
 #   library and "visible" in another (here: visible) · -infinity in a row that sees nothing, which gives NaN.
-# - **Next:** lesson 08, GPT: this layer, a feed-forward network and residual sums, stacked and trained to predict the next token.
+# - **Next:** lesson 07, the Transformer: this layer, a feed-forward network and residual sums, stacked into encoder and decoder.
