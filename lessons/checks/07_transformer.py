@@ -5,31 +5,12 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
+from minillm.course.answers import as_array, close
 from minillm.course.contract import Mistake
 from minillm.nn.attention import dot_product_attention
 from minillm.nn.norm import layer_norm
 
-
-def shaped(value, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """The student's result as an array of finite floats, or a Mistake that says what is wrong with it."""
-    if value is None:
-        raise Mistake(f"{what} is None: does the function end with `return`?")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):  # rows of different lengths
-        array = np.asarray(None)
-    if array.dtype.kind not in "biuf":
-        raise Mistake(f"{what} should be an array of real numbers, got {type(value).__name__}")
-    if array.shape != shape:
-        raise Mistake(f"{what} should have the shape {list(shape)}, got {list(array.shape)}")
-    if not np.isfinite(array).all():
-        raise Mistake(f"{what} holds {array[~np.isfinite(array)][0]}: is a whole row of scores hidden, or a sum 0?")
-    return array.astype(np.float64)
-
-
-def close(a, b) -> bool:
-    """Equal up to float32 rounding."""
-    return np.allclose(a, b, rtol=1e-4, atol=1e-5)
+shaped = functools.partial(as_array, infinite="is a whole row of scores hidden, or a sum 0?")
 
 
 # post_norm_block

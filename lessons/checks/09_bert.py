@@ -6,25 +6,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from minillm.course.answers import as_array
 from minillm.course.contract import Mistake
 from minillm.objectives.masked import token_terms
 
-
-def _numbers(what: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
-    """The value as float64 of the expected shape, or a Mistake."""
-    if value is None:
-        raise Mistake(f"{what} is None: does the function end with `return`?")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):  # rows of different lengths
-        array = np.asarray(None)
-    if array.dtype.kind not in "biuf":
-        raise Mistake(f"{what} should be real numbers, got {type(value).__name__}")
-    if array.shape != shape:
-        raise Mistake(f"{what} should have the shape {list(shape)}, got {list(array.shape)}")
-    if not np.isfinite(array).all():
-        raise Mistake(f"{what} holds {array[~np.isfinite(array)][0]}: take off the maximum before np.exp")
-    return array.astype(np.float64)
+numbers = functools.partial(as_array, infinite="take off the maximum before np.exp")
 
 
 # corrupt
@@ -110,7 +96,7 @@ def check_corrupt(function: Callable) -> None:
     if not isinstance(result, (tuple, list)) or len(result) != 3:
         raise Mistake("corrupt should return three arrays: tokens, targets, weights")
     new, targets, weights = (
-        _numbers(name, part, TOKENS.shape) for name, part in zip(("tokens", "targets", "weights"), result, strict=True)
+        numbers(part, TOKENS.shape, name) for name, part in zip(("tokens", "targets", "weights"), result, strict=True)
     )
     right = _changed(TOKENS, CHOSEN, DRAW, OTHER, MASK)
     _name(new, CORRUPTIONS, lambda slip: _changed(TOKENS, CHOSEN, DRAW, OTHER, MASK, slip), "tokens")
@@ -168,7 +154,7 @@ def check_masked_loss(function: Callable) -> None:
     """Rows with five, one and two masked tokens; then scores that overflow."""
     for factor in (1.0, 100.0):
         scores = SCORES * np.float32(factor)
-        loss = float(_numbers("the loss", function(scores.copy(), ANSWERS.copy(), MASKED.copy()), ()))
+        loss = float(numbers(function(scores.copy(), ANSWERS.copy(), MASKED.copy()), (), "the loss"))
         terms = token_terms("masked", *map(jnp.asarray, (scores, ANSWERS.astype(np.int32), MASKED)))
         expected = float(terms.sums["masked"] / terms.weights["masked"])
         if np.isclose(loss, expected, rtol=1e-4):

@@ -5,25 +5,11 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
+from minillm.course.answers import as_array
 from minillm.course.contract import Mistake
 from minillm.models import transformer_xl as xl
 
-
-def as_array(value, what: str) -> np.ndarray:
-    """The student's result as an array of finite floats, or a Mistake that says what is wrong with it."""
-    if value is None:
-        raise Mistake(f"{what} is None: does the function end with `return`?")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):  # rows of different lengths
-        array = np.asarray(None)
-    if array.dtype.kind not in "biuf":
-        raise Mistake(f"{what} should be an array of real numbers, got {type(value).__name__}")
-    if not np.isfinite(array).all():
-        raise Mistake(
-            f"{what} holds {array[~np.isfinite(array)][0]}: write 0 after the query, the mask is not your part"
-        )
-    return array.astype(np.float64)
+numbers = functools.partial(as_array, shape=None, infinite="write 0 after the query, the mask is not your part")
 
 
 # shift_to_keys
@@ -62,7 +48,7 @@ def _shift(scores, slip=None):
 
 def _check_shift(function) -> None:
     for scores in (SCORES, SCORES[:, 4:], SCORES[:1]):  # with memory, without, one query
-        found = as_array(function(scores.copy()), "the result")
+        found = numbers(function(scores.copy()), what="the result")
         if found.shape != scores.shape:
             raise Mistake(f"the result should have the shape {list(scores.shape)}, got {list(found.shape)}")
         length, keys = scores.shape
@@ -107,7 +93,7 @@ def _check_memory(function) -> None:
     cases = (4, 6, 5), (4, 3, 5), (2, 1, 4), (0, 3, 4)  # longer than the size, shorter, not yet full, nothing kept
     for kept, length, size in cases:
         memory, inputs = MEMORY[:kept].copy(), INPUTS[:length].copy()
-        found = as_array(function(memory, inputs, size), "the result")
+        found = numbers(function(memory, inputs, size), what="the result")
         if not (np.array_equal(memory, MEMORY[:kept]) and np.array_equal(inputs, INPUTS[:length])):
             raise Mistake("next_memory changed one of its arguments: build a new array instead")
         right = _memory(MEMORY[:kept], INPUTS[:length], size)
@@ -166,7 +152,7 @@ def _reach(place, layers, segment, memory, slip=None):
 def _check_reach(function) -> None:
     found = []
     for case in CASES:
-        array = as_array(function(*case), f"farthest{case}")
+        array = numbers(function(*case), what=f"farthest{case}")
         if array.shape != () or array != np.round(array):
             raise Mistake(f"farthest{case} should be one whole number, got {type(function(*case)).__name__}")
         found.append(int(array))
