@@ -41,7 +41,7 @@ def main() -> None:
         sys.stderr.write(f"minillm: {error}\n")
         raise SystemExit(2) from None
     except (KeyboardInterrupt, SystemExit) as stop:  # typer makes the one into the other
-        if isinstance(stop, SystemExit) and stop.code != 130:
+        if isinstance(stop, SystemExit) and (stop.code != 130 or SAID):
             raise
         sys.stderr.write("minillm: stopped; a run goes on from its last checkpoint with --resume\n")
         raise SystemExit(130) from None
@@ -49,6 +49,9 @@ def main() -> None:
 
 # Ctrl-C so far: Python swallows the exception where it falls into a callback of the collector
 INTERRUPTS: list[int] = []
+
+
+SAID: list[str] = []  # how the stopped command goes on
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -96,6 +99,7 @@ def run(
         broken = isinstance(stopped, BrokenPipeError)
         what = "whoever read the output has gone, so the run stopped" if broken else stopped
         sys.stderr.write(f"minillm: {what} in {root}; go on with: {again}\n")
+        SAID.append(again)
         if broken:
             raise  # the command line's library ends quietly, with code 1
         raise SystemExit(128 + stopped.signal_number) from None
@@ -116,7 +120,9 @@ def describe(config: Config, overrides: Set = [], as_json: Json = False) -> None
 @app.command(epilog='Example: `minillm sample runs/quickstart --prompt "The statement" --tokens 80 --top-k 40`')
 def sample(
     run: RunPath,
-    prompt: Annotated[list[str], typer.Option(help="Text to continue; may be repeated")] = [""],  # noqa: B006
+    prompt: Annotated[
+        list[str], typer.Option(help="Text to continue, or with <mask> where a word is missing; may be repeated")
+    ] = [""],  # noqa: B006
     tokens: Annotated[int, typer.Option(min=1, help="New tokens at most")] = 100,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.8,
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
@@ -125,7 +131,7 @@ def sample(
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """Continue a prompt with a trained run."""
+    """Continue a prompt with a trained run; a BERT or T5 fills in its <mask>, always with what is most likely."""
     prepare()
     from minillm.config import SampleConfig
     from minillm.experiment import reopen
@@ -178,7 +184,13 @@ def lab(
 
     found = labs.load(config, tuple(overrides))
     root = out or Path("runs") / found.name
-    table = labs.run_lab(found, root, tuple(only), lambda text: None if as_json else typer.echo(text), environment)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        table = labs.run_lab(found, root, tuple(only), lambda text: None if as_json else typer.echo(text), environment)
+    except KeyboardInterrupt:
+        SAID.append(shlex.join(sys.argv))
+        sys.stderr.write(f"minillm: the lab in {root} stopped; the same command goes on\n")
+        raise SystemExit(130) from None
     _print(table, as_json, lambda: display.lab(table, root))
 
 

@@ -86,6 +86,8 @@ def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def check(raw: dict[str, Any], where: str) -> Experiment:
     """Sections as plain data -> the experiment, every default of its model written out. Raises: UserError."""
+    if "members" in raw:
+        raise UserError("this is the config of a lab", where, "use `minillm lab`")
     found = validate(Experiment, raw, where)
     place = found.data.path if found.data.path is None else os.path.abspath(found.data.path)
     data = dataclasses.replace(found.data, path=place)  # the run is read again from other folders
@@ -105,7 +107,8 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
         mend = f"use {' or '.join('a source of text' if name == 'text' else name for name in needs.reads)}"
         raise UserError(f"{objective} cannot read the source {data.source!r}", f"{where}: data.source", mend)
     if unread := unread_keys(data):
-        mend = "leave it out" if data.length is None else "leave it out: length follows from copy_length"
+        mend = "leave it out"
+        mend += ", or set data.source = 'text' to read a file" if unread[0] == "path" else ""
         raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")

@@ -106,12 +106,14 @@ class DataConfig:
 
 TEXT_KEYS = {"path", "text_key", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation",
              "test", "packing", "length", "limit", "split_seed"}  # fmt: skip
+FILE_SOURCES, FILE_KEYS = ("text", "jsonl", "csv", "tsv"), {"path", "text_key", "separator"}
 SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
 
 
 def unread_keys(data: DataConfig) -> list[str]:
     """Keys that are set but say nothing to the source."""
     read = IMAGE_KEYS if data.source in IMAGES else SYNTHETIC_KEYS if data.source in SYNTHETIC else TEXT_KEYS
+    read = read if data.source in FILE_SOURCES else read - FILE_KEYS
     return [f.name for f in fields(data) if f.name not in read | {"source"} and getattr(data, f.name) != f.default]
 
 

@@ -104,31 +104,30 @@ def compare(rows: list[dict], plot: Path) -> None:
 
 def lab(found: dict, root: Path) -> None:
     """Mean and deviation over seeds of every member, and the baselines below."""
-    columns = {"bits_per_character": ("bits/char", 1.0), "accuracy": ("accuracy %", 100.0),
-               "recovered": ("recovered %", 100.0), "exact": ("exact %", 100.0), "squared_error": ("squared error", 1.0),
-               "probe_trained": ("probe %", 100.0), "probe_untrained": ("untrained %", 100.0)}  # fmt: skip
+    columns = {"bits_per_character": ("bits/\nchar", 1.0), "accuracy": ("masked\n%", 100.0), "exact": ("exact\n%", 100.0),
+               "recovered": ("recov-\nered %", 100.0), "squared_error": ("squared\nerror", 1.0),
+               "probe_trained": ("probe\n%", 100.0), "probe_untrained": ("un-\ntrained %", 100.0)}  # fmt: skip
     columns = {key: column for key, column in columns.items() if any(key in row for row in found["rows"])}
-    drawn = Table(
-        title=f"{found['name']}: {found['compute']:.1e} FLOPs a run, mean ± deviation over seeds", box=box.SIMPLE
-    )
-    for title in ("", "objective", "params", "steps", "seconds", *(title for title, _ in columns.values())):
-        drawn.add_column(title, justify="left" if title in ("", "objective") else "right", no_wrap=True)
-    for row in found["rows"]:
-        cells = (_spread(row.get(key), scale) for key, (_, scale) in columns.items())
-        drawn.add_row(row["member"], row["objective"], f"{row['parameters'] / 1e6:.2f} M", f"{row['steps']:,}",
-                      f"{row['training_seconds']['mean']:.0f}", *cells)  # fmt: skip
-    for objective, baselines in found["baselines"].items():
+    title = f"{found['name']}: {found['compute']:.1e} FLOPs a run, mean ± deviation over seeds"
+    drawn = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("", *(title for title, _ in columns.values())):
+        drawn.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for row in found["rows"]:  # the accuracy of the next token is another thing than that of a masked one
+        other = row["objective"] in ("causal", "span")
+        cells = ("" if other and key == "accuracy" else _spread(row.get(key), s) for key, (_, s) in columns.items())
+        drawn.add_row(row["member"], *cells)
+    for baselines in found["baselines"].values():
         for name, values in baselines.items():
-            cells = (
-                _spread({"mean": values[key]} if key in values else None, scale) for key, (_, scale) in columns.items()
-            )
-            drawn.add_row(name, objective, "", "", "", *cells)
+            rows = ({"mean": values[key]} if key in values else None for key in columns)
+            drawn.add_row(name, *map(_spread, rows, (scale for _, scale in columns.values())))
     for name in ("counts", "majority"):
-        if key := next((f"probe_{name}" for row in found["rows"] if f"probe_{name}" in row), None):
-            cells = (_spread(found["rows"][0][key], 100.0) if column == "probe_trained" else "" for column in columns)
-            drawn.add_row(name, "probe", "", "", "", *cells)
+        if values := next((row[f"probe_{name}"] for row in found["rows"] if f"probe_{name}" in row), None):
+            drawn.add_row(name, *(_spread(values, 100.0) if key == "probe_trained" else "" for key in columns))
     console = Console()
     console.print(drawn)
+    if "probe_trained" in columns:
+        console.print("probe: topics read off frozen features; untrained: off the model's before its first step;\n"
+                      "counts: off token counts; majority: always the most frequent topic", highlight=False)  # fmt: skip
     console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
 
 

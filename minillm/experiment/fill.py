@@ -112,8 +112,9 @@ def _spans(experiment: Experiment, setup: Setup, params, tokenizer: Any, gaps: G
 
 
 def _join(parts: list[str], answers: list[str]) -> str:
+    shown = lambda answer: answer.strip() or ("␣" if answer else "nothing")
     filled = (
-        f"{' ' * answer.startswith(' ')}[{answer.strip()}]{part}"
+        f"{' ' * answer.startswith(' ')}[{shown(answer)}]{part}"
         for answer, part in zip(answers, parts[1:], strict=True)
     )
     return parts[0] + "".join(filled)

@@ -63,7 +63,10 @@ class Job(NamedTuple):
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Lab:
     """Reads a lab's file. Raises: UserError."""
-    return configs.validate(Lab, configs.read_toml(path, overrides), str(path))
+    raw = configs.read_toml(path, overrides)
+    if "data" in raw and "members" not in raw:
+        raise UserError("this is the config of a single run", str(path), "use `minillm run`")
+    return configs.validate(Lab, raw, str(path))
 
 
 def run_lab(
@@ -76,7 +79,8 @@ def run_lab(
     unknown = sorted(set(only) - set(lab.members))
     if unknown:
         raise UserError(f"no member {', '.join(unknown)}", "--only", f"known members: {', '.join(lab.members)}")
-    jobs = [job for job in plan(lab, root, say) if not only or job.member in only]
+    everything = plan(lab, root, say)
+    jobs = [job for job in everything if not only or job.member in only]
     for number, job in enumerate(jobs, start=1):
         if not (job.run / "summary.json").exists():
             say(f"Run {number} of {len(jobs)}: {job.member}, seed {job.seed}")
@@ -84,7 +88,8 @@ def run_lab(
         if lab.probe and not (job.run / "probe.json").exists():
             say(f"Probe {number} of {len(jobs)}: {job.member}, seed {job.seed}")
             folders.write_json(job.run / "probe.json", probe(job.run))
-    table = collect(lab, jobs)
+    needed = ("summary.json", "probe.json") if lab.probe else ("summary.json",)
+    table = collect(lab, [job for job in everything if all((job.run / name).exists() for name in needed)])
     folders.write_json(root / "table.json", table)
     write_figure(table, root / "table.png")
     return table
@@ -96,7 +101,11 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
     for member, own in lab.members.items():
         sections = merge(lab.shared, own)
         experiment = configs.check(merge(sections, {"train": _pace(10**6)}), f"members.{member}")
-        steps = max(round(lab.compute / step_flops(experiment)), 1)
+        flops = step_flops(experiment)
+        if lab.compute < flops:
+            message = f"{lab.compute:.1e} FLOPs are less than one step of {member}, which takes {flops:.1e}"
+            raise UserError(message, "compute", "make it larger")
+        steps = round(lab.compute / flops)
         say(f"{member}: {steps} steps")
         for seed in lab.seeds:
             jobs.append(
@@ -164,15 +173,16 @@ def _pace(steps: int) -> dict[str, int]:
 
 
 def _train(job: Job, environment: dict[str, str] | None) -> None:
-    """One run in a process of its own. Ctrl-C reaches it too: it saves, and is waited for."""
+    """One run in a process of its own. What stops the lab stops the run, which saves and is waited for."""
     command = [sys.executable, "-m", "minillm.cli", "run", str(job.config), "--out", str(job.run), "--resume"]
     with subprocess.Popen(command, env=environment) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            process.wait()  # a second Ctrl-C ends the waiting, and the run with it
+            process.terminate()  # a terminal's Ctrl-C has reached it already, a signal to the lab alone has not
+            process.wait()
             raise
-    if code in (130, -signal.SIGINT):
+    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
         raise KeyboardInterrupt
     if code:
         mend = "mend what it says above, then give the same command again"

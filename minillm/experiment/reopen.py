@@ -55,7 +55,8 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
     if experiment.objective.name != "causal":
-        return fill.fill(experiment, setup, params, pieces, settings.prompts)
+        prompts = settings.prompts if any(settings.prompts) else experiment.sample.prompts
+        return fill.fill(experiment, setup, params, pieces, prompts)
     return results.draw_samples(setup, params, pieces, settings)
 
 
