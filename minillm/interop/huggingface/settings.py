@@ -34,7 +34,9 @@ def read(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise UserError(
-            "there is no config.json", str(folder), "name the folder that holds the model's files"
+            "there is no config.json" if folder.is_dir() else "no such folder: nothing is downloaded from a hub",
+            str(folder),
+            "name the folder that holds the model's files",
         ) from None
     except NotADirectoryError:
         raise UserError("this is a file, a folder was expected", str(folder), "name the model's folder") from None
