@@ -197,7 +197,7 @@ def test_frozen_parameters_are_exported_too(imported, tmp_path):
 REFUSED = {
     "import into a run": (lambda r: exchange.import_run(r.parent / "gpt2", r), "not empty"),
     "import into a file": (lambda r: exchange.import_run(r.parent / "gpt2", r / "config.toml"), "a folder was expected"),
-    "import nothing": (lambda r: exchange.import_run(r.parent / "nowhere", r.parent / "new"), "no config.json"),
+    "import nothing": (lambda r: exchange.import_run(r.parent / "nowhere", r.parent / "new"), "no such folder"),
     "import a file": (lambda r: exchange.import_run(r / "config.toml", r.parent / "new"), "a folder was expected"),
     "export into a full folder": (lambda r: exchange.export_run(r, r.parent / "gpt2"), "not empty"),
     "export no run": (lambda r: exchange.export_run(r.parent / "gpt2", r.parent / "new"), "not a run"),
