@@ -18,6 +18,7 @@ from typing import Any
 import pydantic
 import tomli_w
 
+from minillm.data import corpora
 from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.sections import (
@@ -106,7 +107,13 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     if reads not in needs.reads:
         mend = f"use {' or '.join('a source of text' if name == 'text' else name for name in needs.reads)}"
         raise UserError(f"{objective} cannot read the source {data.source!r}", f"{where}: data.source", mend)
-    if unread := unread_keys(data):
+    known = data.source in (
+        *corpora.FILES,
+        *corpora.PACKAGES,
+        *SYNTHETIC,
+        *IMAGES,
+    )  # others are refused where they are read
+    if known and (unread := unread_keys(data)):
         mend = "leave it out"
         mend += ", or set data.source = 'text' to read a file" if unread[0] == "path" else ""
         raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)

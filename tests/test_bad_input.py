@@ -48,7 +48,7 @@ SETTINGS = {
     "optimizer.learning_rate=inf": "learning_rate", "optimizer.learning_rate=-1.0": "learning_rate", "optimizer.name='lion'": "optimizer.name",
     "optimizer.beta1=1.0": "beta1", "optimizer.clip_norm=0.0": "clip_norm", "optimizer.warmup_steps=-1": "warmup_steps",
     "optimizer.final_ratio=2.0": "final_ratio", "optimizer.name='sgd'": "weight_decay says nothing to the optimizer 'sgd'", "mesh.data=64": "devices", "mesh.model=0": "mesh", "mesh.rules='zero'": "mesh.rules",
-    "data.source='nowhere'": "known sources", "data.source='text'": "data.path", "data.validation=0.0": "validation",
+    "data.source='nowhere'": "known sources", "data.source='text'": "symbols says nothing", "data.validation=0.0": "validation",
     "data.validation=1.0": "validation", "data.packing='tight'": "data.packing", "data.length=0": "length",
     "data.length=99": "copy_length", "data.symbols=3": "symbols", "sample.top_k=3000000000": "top_k",
     "sample.seed=-1": "seed", "model.context=4": "context",

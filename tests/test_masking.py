@@ -267,9 +267,9 @@ def test_cutting_loses_no_token(length):
 def test_texts_without_pairs_are_refused():
     one = [[np.array([5, 6]), np.array([7])]]
     pairs.make_pair_dataset(one, 16, "sentence_order", CLASS, SEPARATOR)
-    with pytest.raises(UserError, match="1 documents have two sentences"):
+    with pytest.raises(UserError, match="1 of 1 documents have two sentences"):
         pairs.make_pair_dataset(one, 16, "next_sentence", CLASS, SEPARATOR)
-    with pytest.raises(UserError, match="0 documents have two sentences"):
+    with pytest.raises(UserError, match="0 of 2 documents have two sentences"):
         pairs.make_pair_dataset([[np.array([5])], []], 16, "sentence_order", CLASS, SEPARATOR)
     with pytest.raises(UserError, match="no room"):
         pairs.make_pair_dataset(one, 4, "sentence_order", CLASS, SEPARATOR)

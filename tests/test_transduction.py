@@ -15,7 +15,7 @@ from minillm.models.contract import bind
 from minillm.objectives.contract import total_loss
 from minillm.objectives.sequence_to_sequence import sequence_to_sequence
 
-LENGTH, SYMBOLS, STEPS, ROWS = 5, 6, 800, 64
+LENGTH, SYMBOLS, STEPS, ROWS = 5, 6, 1400, 64
 
 
 def strings(batch):
