@@ -36,9 +36,9 @@ def causal(
     Where `extra` holds a "carry", the rows go on from it, and the extra that comes back holds the new one: truncated
     back-propagation through time, since no gradient flows from one call to the one before.
     """
-    carry = None if extra is None else extra.get("carry")
-    output = model.apply(params, batch, carry=carry, key=key)
-    extra = extra if carry is None else extra | {"carry": output.carry}
+    carried = {"carry": extra["carry"]} if extra and "carry" in extra else {}
+    output = model.apply(params, batch, key=key, **carried)
+    extra = extra | {"carry": output.carry} if carried else extra
     logits = model.logits(params, output.hidden)
     return prediction_sums(logits, batch, extra, label_smoothing=label_smoothing, z_loss=z_loss)
 
