@@ -7,17 +7,22 @@ import numpy as np
 from minillm.course.contract import Mistake
 
 
+def parse(value: Any, what: str) -> np.ndarray:
+    """The result as an array of whatever it holds; rows of different lengths become one of type object. Raises: Mistake."""
+    if value is None:
+        raise Mistake(f"{what} is None: does the function end with `return`?")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):  # rows of different lengths
+        return np.asarray(None)
+
+
 def as_array(value: Any, shape: tuple[int, ...] | None, what: str, infinite: str | None = None) -> np.ndarray:
     """The result as float64, of the given shape (None: of any).
 
     `infinite` is the question to ask where a number is infinite or none; None lets such numbers pass. Raises: Mistake.
     """
-    if value is None:
-        raise Mistake(f"{what} is None: does the function end with `return`?")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):  # rows of different lengths
-        array = np.asarray(None)
+    array = parse(value, what)
     if array.dtype.kind not in "biuf":
         raise Mistake(f"{what} should be an array of real numbers, got {type(value).__name__}")
     if shape is not None and array.shape != shape:
