@@ -54,7 +54,8 @@ SETTINGS = {
     "sample.seed=-1": "seed", "model.context=4": "context",
     "tokenizer.vocabulary=3": "vocabulary", "tokenizer.kind='word'": "tokenizer.kind", "sample.temperature=-1.0": "temperature",
     "sample.top_p=0.0": "top_p", "sample.top_k=0": "top_k", "sample.tokens=0": "tokens", "objective.label_smoothing=1.0": "label_smoothing",
-    "objective.name='masked'": "masked-LM head", "tuning.freeze=['embedding/*']": "tuning.freeze", "baselines.orders=[0]": "orders",
+    "objective.name='masked'": "masked-LM head", "tuning.freeze=['embedding/*']": "freeze says nothing to the method 'full'",
+    "tuning.method='freeze'": "tuning.freeze", "tuning.rank=0": "rank must be at least 1", "tuning.rank=4": "rank says nothing to the method 'full'", "baselines.orders=[0]": "orders",
     "train.steps": "section.key=value", "name.x=1": "name", "name='a/b'": "one folder's name",
 }  # fmt: skip
 

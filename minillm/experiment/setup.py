@@ -18,7 +18,7 @@ from minillm.sections import NEEDS
 from minillm.training.optimizer import make_optimizer, make_schedule
 from minillm.training.state import State
 from minillm.training.step import accumulate, init_state, make_eval_step, make_gradient, make_train_step
-from minillm.tuning import METHODS
+from minillm.tuning import make_tuning
 from minillm.tuning.contract import Tuning
 
 
@@ -46,8 +46,8 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     module, config = model_config(experiment.model, vocabulary)
     _refuse_long_examples(experiment, getattr(config, "context", 1))
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
-    tuning = METHODS[experiment.tuning.method](experiment.tuning)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
+    tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
     if (train.batch_size // train.shards) % experiment.mesh.data:
         raise UserError(
             f"batch_size / shards = {train.batch_size // train.shards} examples cannot be split over {experiment.mesh.data}",
@@ -61,7 +61,7 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     constrain = lambda part: jax.lax.with_sharding_constraint(part, batch)
     gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, constrain)
     born = functools.partial(_born, specs, tuning, optimizer, carry)
-    places = sharding.param_shardings(specs, sharding.RULES[experiment.mesh.rules], mesh)
+    places = sharding.param_shardings(specs | trainable_specs, sharding.RULES[experiment.mesh.rules], mesh)
     shardings = state_shardings(born, places, mesh)
     copies = sharding.replicated(mesh)
     train_step = jax.jit(
@@ -89,6 +89,12 @@ def _refuse_long_examples(experiment: Experiment, context: int) -> None:
             "data.length",
             "make data.length smaller or model.context larger",
         )
+
+
+def head_patterns(experiment: Experiment) -> tuple[str, ...]:
+    """Paths of the objective's own heads, which train whatever the tuning method."""
+    tasks = NEEDS[experiment.objective.name].tasks
+    return (*(f"{task}/*" for task in tasks), "pooler/*") if tasks else ()
 
 
 def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:

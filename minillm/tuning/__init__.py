@@ -5,16 +5,26 @@ from minillm.tuning.contract import Tuning
 from minillm.tuning.freeze import freeze, full
 
 
-def _full(section) -> Tuning:
-    if section.freeze:
-        raise UserError("patterns are given but the method is 'full'", "tuning.freeze", "set tuning.method = 'freeze'")
+def _full(section, heads: tuple[str, ...], steps: int) -> Tuning:
     return full()
 
 
-def _freeze(section) -> Tuning:
+def _freeze(section, heads: tuple[str, ...], steps: int) -> Tuning:
     if not section.freeze:
         raise UserError("no pattern is given", "tuning.freeze", 'name parameters, for example ["embedding/*"]')
     return freeze(section.freeze)
 
 
-METHODS = {"full": _full, "freeze": _freeze}
+METHODS = {"full": _full, "freeze": _freeze}  # name -> function(section, heads, steps)
+
+
+def make_tuning(section, *, heads: tuple[str, ...], steps: int) -> Tuning:
+    """The method that the [tuning] section names.
+
+    Args:
+        section: `sections.TuningConfig`.
+        heads: patterns over paths that train whatever the method, such as a new task's head; those that match nothing
+            are ignored. `full` and `freeze` train what they say.
+        steps: of the whole run, for budgets that change over it.
+    """
+    return METHODS[section.method](section, heads, steps)
