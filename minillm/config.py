@@ -19,6 +19,7 @@ import pydantic
 import tomli_w
 
 from minillm.data import corpora
+from minillm.data_section import DataConfig, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.sections import (
@@ -28,14 +29,12 @@ from minillm.sections import (
     STRICT,
     SYNTHETIC,
     BaselineConfig,
-    DataConfig,
     MeshConfig,
     ObjectiveConfig,
     SampleConfig,
     TokenizerConfig,
     TrainConfig,
     TuningConfig,
-    unread_keys,
 )
 from minillm.training.optimizer import OptimizerConfig
 
@@ -90,8 +89,9 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
     if "members" in raw:
         raise UserError("this is the config of a lab", where, "use `minillm lab`")
     found = validate(Experiment, raw, where)
-    place = found.data.path if found.data.path is None else os.path.abspath(found.data.path)
-    data = dataclasses.replace(found.data, path=place)  # the run is read again from other folders
+    paths = {key: getattr(found.data, key) for key in ("path", "validation_path", "test_path")}
+    places = {key: None if path is None else os.path.abspath(path) for key, path in paths.items()}
+    data = dataclasses.replace(found.data, **places)  # the run is read again from other folders
     refuse_mismatch(found, where)
     return dataclasses.replace(found, data=data, model=_resolve_model(found, where))
 

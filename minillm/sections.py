@@ -1,11 +1,10 @@
-"""The sections of a config but the model's and the optimizer's: every key with its type, default and limits."""
+"""The sections of a config but the model's, the optimizer's and the data's: every key with its type, default and limits."""
 
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
-STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-SYNTHETIC = ("copy", "reverse")  # sources that are no text
-IMAGES = ("digits",)
+from minillm.data_section import IMAGES, STRICT, SYNTHETIC
+
 LEFT_TO_RIGHT = ("gpt", "rnn", "lstm", "transformer_xl")
 RECURRENT = ("rnn", "lstm", "transformer_xl")  # these carry a state from one segment to the next
 
@@ -62,59 +61,6 @@ NEEDS = {
         "pixels",
     ),
 }
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the text comes from, how it is cleaned, split and cut into examples."""
-
-    __pydantic_config__ = STRICT
-
-    # "text", "jsonl", "csv", "tsv" with `path`; a package corpus such as "python-docs"; "copy" or "reverse"; "digits"
-    source: str
-    path: str | None = None
-    text_key: str = "text"  # the field of jsonl, the column of csv and tsv
-    separator: str | None = None  # what parts the documents inside a text file; None: one file is one document
-    normalization: Literal["none", "NFC", "NFKC"] = "none"
-    drop_duplicates: bool = True
-    drop_repeated_lines: bool = False
-    validation: float = 0.1  # share of the documents
-    test: float = 0.0
-    # windows over everything; whole documents that cannot see each other; or rows that go on from step to step, with
-    # the model's state carried along
-    packing: Literal["stream", "packed", "continued"] = "stream"
-    length: int | None = None  # tokens per example; None: the model's context
-    limit: int | None = None  # characters of text to use at most; None: all
-    split_seed: int = 0
-    symbols: int = 10  # copy and reverse: alphabet
-    copy_length: int = 8  # copy and reverse: symbols to remember
-    shifts: int = 0  # digits: an image of training moves by up to so many pixels each way
-
-    def __post_init__(self):
-        if not 0.0 < self.validation < 1.0 or not 0.0 <= self.test < 1.0 or self.validation + self.test >= 1.0:
-            raise ValueError("validation must be in (0, 1), test in [0, 1), and their sum below 1")
-        for name in ("length", "limit", "copy_length"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.shifts < 8:
-            raise ValueError(f"shifts must be in [0, 8), got {self.shifts}")
-        if self.source in SYNTHETIC and self.length is not None:
-            raise ValueError(f"length follows from copy_length in the {self.source} task: leave it out")
-        if self.symbols < 4:  # held-out strings are told from the others by a sum modulo 4
-            raise ValueError(f"symbols must be at least 4, got {self.symbols}")
-
-
-TEXT_KEYS = {"path", "text_key", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation",
-             "test", "packing", "length", "limit", "split_seed"}  # fmt: skip
-FILE_SOURCES, FILE_KEYS = ("text", "jsonl", "csv", "tsv"), {"path", "text_key", "separator"}
-SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
-
-
-def unread_keys(data: DataConfig) -> list[str]:
-    """Keys that are set but say nothing to the source."""
-    read = IMAGE_KEYS if data.source in IMAGES else SYNTHETIC_KEYS if data.source in SYNTHETIC else TEXT_KEYS
-    read = read if data.source in FILE_SOURCES else read - FILE_KEYS
-    return [f.name for f in fields(data) if f.name not in read | {"source"} and getattr(data, f.name) != f.default]
 
 
 @dataclass(frozen=True)

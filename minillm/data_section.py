@@ -1,0 +1,104 @@
+"""The [data] section of a config: every key with its type, default and limits, and which source reads which."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+SYNTHETIC = ("copy", "reverse")  # sources that are no text
+IMAGES = ("digits",)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from, how it is cleaned, split and cut into examples."""
+
+    __pydantic_config__ = STRICT
+
+    # "text", "jsonl", "csv", "tsv", "lines" (text:label), "conll" with `path`; a package corpus such as "python-docs";
+    # "copy" or "reverse"; "digits"
+    source: str
+    path: str | None = None
+    text_key: str = "text"  # the field of jsonl, the column of csv and tsv
+    label_key: str | None = None  # the field or column that holds the label
+    pair_key: str | None = None  # that of the second sentence
+    # the classes in order (tags: the kinds of entities); none, and labels are numbers. Labelled documents are cleaned as
+    # such (`data/labels.py`), and every part gets its share of each class
+    labels: tuple[str, ...] = ()
+    label_separator: str | None = None  # what parts several classes inside one field; None: a field is one class
+    validation_path: str | None = None  # held-out parts of their own; None: shares of `path`
+    test_path: str | None = None
+    drop_leaks: bool = False  # texts in two given parts leave the part that is nearer to training; else an error
+    separator: str | None = None  # what parts the documents inside a text file; None: one file is one document
+    normalization: Literal["none", "NFC", "NFKC"] = "none"
+    drop_duplicates: bool = True
+    drop_repeated_lines: bool = False
+    validation: float = 0.1  # share of the documents
+    test: float = 0.0
+    # windows over everything; whole documents that cannot see each other; or rows that go on from step to step, with
+    # the model's state carried along
+    packing: Literal["stream", "packed", "continued"] = "stream"
+    length: int | None = None  # tokens per example; None: the model's context
+    limit: int | None = None  # characters of text to use at most; None: all
+    split_seed: int = 0
+    symbols: int = 10  # copy and reverse: alphabet
+    copy_length: int = 8  # copy and reverse: symbols to remember
+    shifts: int = 0  # digits: an image of training moves by up to so many pixels each way
+
+    def __post_init__(self):
+        if not 0.0 < self.validation < 1.0 or not 0.0 <= self.test < 1.0 or self.validation + self.test >= 1.0:
+            raise ValueError("validation must be in (0, 1), test in [0, 1), and their sum below 1")
+        for name in ("length", "limit", "copy_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.shifts < 8:
+            raise ValueError(f"shifts must be in [0, 8), got {self.shifts}")
+        if self.source in SYNTHETIC and self.length is not None:
+            raise ValueError(f"length follows from copy_length in the {self.source} task: leave it out")
+        self._check_labels()
+        if self.symbols < 4:  # held-out strings are told from the others by a sum modulo 4
+            raise ValueError(f"symbols must be at least 4, got {self.symbols}")
+
+    def _check_labels(self) -> None:
+        twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
+        if twice or any(not name.strip() or name != name.strip() for name in self.labels):
+            raise ValueError(f"labels must be different, not empty, without blanks around them, got {self.labels}")
+        if self.label_separator is not None and not (self.labels and self.label_separator):
+            raise ValueError("label_separator is a string between the classes of labels: set labels, or leave it out")
+        split = [name for name in self.labels if self.label_separator and self.label_separator in name]
+        if split:
+            raise ValueError(f"label_separator {self.label_separator!r} stands inside of the class {split[0]!r}")
+        for name in ("validation", "test"):
+            if getattr(self, f"{name}_path") is not None:
+                if not is_labelled(self):
+                    raise ValueError(f"{name}_path is for labelled data: set labels or label_key, or leave it out")
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise ValueError(f"{name} says nothing where {name}_path is given: leave it out")
+        if self.drop_leaks and self.validation_path is None and self.test_path is None:
+            raise ValueError("drop_leaks says nothing without validation_path or test_path: leave it out")
+        if self.drop_repeated_lines and is_labelled(self):
+            raise ValueError("drop_repeated_lines would change labelled texts: leave it out")
+
+
+TEXT_KEYS = {"path", "text_key", "label_key", "pair_key", "labels", "label_separator", "validation_path", "test_path",
+             "drop_leaks", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation", "test",
+             "packing", "length", "limit", "split_seed"}  # fmt: skip
+TABLES, LABELLED_FILES = ("jsonl", "csv", "tsv"), ("lines", "conll")
+FILE_SOURCES = ("text", *TABLES, *LABELLED_FILES)
+FILE_KEYS = {"path", "text_key", "separator", "validation_path", "test_path", "drop_leaks"}
+FIELD_KEYS = {"label_key", "pair_key"}  # of tables only
+SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
+
+
+def is_labelled(data: DataConfig) -> bool:
+    """Whether the documents are read, cleaned and split as labelled ones."""
+    return bool(data.labels) or data.label_key is not None or data.source in LABELLED_FILES
+
+
+def unread_keys(data: DataConfig) -> list[str]:
+    """Keys that are set but say nothing to the source."""
+    read = IMAGE_KEYS if data.source in IMAGES else SYNTHETIC_KEYS if data.source in SYNTHETIC else TEXT_KEYS
+    read = read if data.source in FILE_SOURCES else read - FILE_KEYS
+    read = read if data.source in TABLES else read - FIELD_KEYS
+    if data.source in LABELLED_FILES:
+        read = read - {"text_key", "separator"} - ({"label_separator"} if data.source == "conll" else set())
+    return [f.name for f in fields(data) if f.name not in read | {"source"} and getattr(data, f.name) != f.default]
