@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from minillm.data.packages import LABELS, TAGGED
+
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 SYNTHETIC = ("copy", "reverse")  # sources that are no text
 IMAGES = ("digits",)
@@ -59,21 +61,25 @@ class DataConfig:
             raise ValueError(f"symbols must be at least 4, got {self.symbols}")
 
     def _check_labels(self) -> None:
-        twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
-        if twice or any(not name.strip() or name != name.strip() for name in self.labels):
+        if len(set(self.labels)) < len(self.labels) or any(not name or name != name.strip() for name in self.labels):
             raise ValueError(f"labels must be different, not empty, without blanks around them, got {self.labels}")
         if self.label_separator is not None and not (self.labels and self.label_separator):
             raise ValueError("label_separator is a string between the classes of labels: set labels, or leave it out")
-        split = [name for name in self.labels if self.label_separator and self.label_separator in name]
-        if split:
-            raise ValueError(f"label_separator {self.label_separator!r} stands inside of the class {split[0]!r}")
-        for name in ("validation", "test"):
-            if getattr(self, f"{name}_path") is not None:
-                if not is_labelled(self):
-                    raise ValueError(f"{name}_path is for labelled data: set labels or label_key, or leave it out")
-                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                    raise ValueError(f"{name} says nothing where {name}_path is given: leave it out")
-        if self.drop_leaks and self.validation_path is None and self.test_path is None:
+        for name in self.labels:
+            if self.label_separator and self.label_separator in name:
+                raise ValueError(f"label_separator {self.label_separator!r} stands inside of the class {name!r}")
+        if self.source in TABLES and self.labels and self.label_key is None:
+            raise ValueError("label_key is missing: which field holds the labels?")
+        keys = [key for key in (self.text_key, self.label_key, self.pair_key) if key is not None]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"text_key, label_key and pair_key must be different fields, got {', '.join(keys)}")
+        given = [name for name in ("validation", "test") if getattr(self, f"{name}_path") is not None]
+        for name in given:
+            if not is_labelled(self):
+                raise ValueError(f"{name}_path is for labelled data: set labels or label_key, or leave it out")
+            if getattr(self, name) != getattr(DataConfig, name):
+                raise ValueError(f"{name} says nothing where {name}_path is given: leave it out")
+        if self.drop_leaks and not given:
             raise ValueError("drop_leaks says nothing without validation_path or test_path: leave it out")
         if self.drop_repeated_lines and is_labelled(self):
             raise ValueError("drop_repeated_lines would change labelled texts: leave it out")
@@ -100,5 +106,7 @@ def unread_keys(data: DataConfig) -> list[str]:
     read = read if data.source in FILE_SOURCES else read - FILE_KEYS
     read = read if data.source in TABLES else read - FIELD_KEYS
     if data.source in LABELLED_FILES:
-        read = read - {"text_key", "separator"} - ({"label_separator"} if data.source == "conll" else set())
+        read = read - {"text_key", "separator"}
+    read = read if data.source in (*TABLES, "lines") else read - {"label_separator"}
+    read = read if data.source in (*TABLES, *LABELLED_FILES, *LABELS, *TAGGED) else read - {"labels"}
     return [f.name for f in fields(data) if f.name not in read | {"source"} and getattr(data, f.name) != f.default]

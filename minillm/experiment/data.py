@@ -10,8 +10,10 @@ import numpy as np
 
 from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, synthetic, tokenizer
+from minillm.data_section import is_labelled
 from minillm.errors import UserError
 from minillm.experiment import examples
+from minillm.experiment.labelled import split_labelled_documents
 from minillm.sections import IMAGES, SYNTHETIC
 from minillm.training.provenance import hash_arrays
 
@@ -48,6 +50,8 @@ def load_data(experiment: Experiment, tokenizer_file: Path) -> Data:
 def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
     """The cleaned documents by use, and the report of what cleaning removed."""
     section = experiment.data
+    if is_labelled(section):
+        return split_labelled_documents(section)
     documents = corpora.read(section.source, section.path, section.text_key, section.separator)
     if section.limit is not None:
         documents = _limit(documents, section.limit)

@@ -1,0 +1,18 @@
+"""What all data is read into."""
+
+from typing import NamedTuple
+
+Label = str | tuple[str, ...] | float
+
+
+class Document(NamedTuple):
+    """One unit of text that is never split across train and held-out parts.
+
+    label: one class, several classes, or a number; with `units` one BIO tag per unit. pair: a second sentence.
+    """
+
+    name: str
+    text: str
+    label: Label | None = None
+    pair: str | None = None
+    units: tuple[str, ...] | None = None  # what is tagged: characters or words
