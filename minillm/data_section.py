@@ -68,6 +68,8 @@ class DataConfig:
         for name in self.labels:
             if self.label_separator and self.label_separator in name:
                 raise ValueError(f"label_separator {self.label_separator!r} stands inside of the class {name!r}")
+        if self.source == "lines" and set(":：") & set("".join((*self.labels, self.label_separator or ""))):
+            raise ValueError("a colon parts text and label in lines: labels and label_separator must not hold one")
         if self.source in TABLES and self.labels and self.label_key is None:
             raise ValueError("label_key is missing: which field holds the labels?")
         keys = [key for key in (self.text_key, self.label_key, self.pair_key) if key is not None]

@@ -150,6 +150,8 @@ SETTINGS = {
     "blank label": ({"source": "lines", "labels": ["a", " "]}, "labels must be different"),
     "separator without labels": ({"source": "lines", "label_separator": ","}, "label_separator"),
     "separator in a label": ({"source": "lines", "labels": ["a,b", "c"], "label_separator": ","}, "inside of the class 'a,b'"),
+    "colon in lines": ({"source": "lines", "labels": ["a", "b"], "label_separator": "："}, "a colon parts text and label"),
+    "colon in a label": ({"source": "lines", "labels": ["a:1", "b"]}, "a colon parts text and label"),
     "no label_key": ({"source": "csv", "labels": ["a", "b"]}, "label_key is missing"),
     "one field twice": ({"source": "csv", "labels": ["a", "b"], "label_key": "text"}, "different fields"),
     "file without labels": ({"source": "csv", "validation_path": "x"}, "for labelled data"),
@@ -283,6 +285,12 @@ def test_leaks_are_errors_or_leave_the_part_nearer_to_training(tmp_path):
     found = {name: (leak["exact"], leak["folded"]) for name, leak in report["leaks"].items()}
     assert found == {"train in validation": (1, 1), "train in test": (1, 0), "validation in test": (0, 1)}
     assert not clean_labelled.find_leaks(parts._asdict())
+
+
+def test_all_files_are_read_before_any_label_is_judged(tmp_path):
+    write(tmp_path, train="fine:so so\n", held="好:pos\n".encode("gb18030"))
+    with pytest.raises(UserError, match=r"held.txt, line 1: not UTF-8"):
+        split(tmp_path, test_path=str(tmp_path / "held.txt"))
 
 
 def test_a_class_that_training_lacks_is_an_error(tmp_path):

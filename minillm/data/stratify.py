@@ -27,8 +27,8 @@ Group = list[int]  # places of documents
 def split_labelled(documents: Sequence[Document], validation: float, test: float, seed: int) -> Splits:
     """Shares of documents: each class within one document of its share (groups of several documents may move that).
 
-    A class of few examples has one in each part asked for, the last to give is training. Raises: UserError for fewer
-    examples of a class than parts, or too few groups.
+    A class of few examples still has one in each part asked for, at the cost of the largest. Raises: UserError for
+    fewer examples of a class than parts, or too few groups.
     """
     shares = {"test": test, "validation": validation, "train": 1.0 - validation - test}
     shares = {name: share for name, share in shares.items() if share > 0.0}
