@@ -37,6 +37,17 @@ def test_flops_by_hand_and_collectives_only_where_something_is_split():
     assert places["final_norm/scale"] == "copied"
 
 
+def test_low_rank_rows_are_in_the_table_and_split_as_their_kernels():
+    rules = ["mesh.data=4", "mesh.model=2", "mesh.rules='fsdp'", "tuning.method='lora'", "tuning.rank=4"]
+    found = describe(configs.load(QUICKSTART, rules))
+    rows = {row["path"]: row for row in found["parameters"]}
+    assert found["trainable_parameters"] == 4 * 2 * 2 * 4 * 192
+    assert found["total_parameters"] == sum(row["count"] for row in rows.values())
+    assert rows["blocks/attention/query/lora/down"]["placement"] == "model over mesh.data"
+    assert rows["blocks/attention/query/lora/up"]["placement"] == "attention over mesh.model"
+    assert {path.split("/")[-2] for path, row in rows.items() if row["trains"] == "yes"} == {"lora"}
+
+
 def test_products_are_counted_through_loops_branches_and_calls():
     square = jnp.ones((8, 8))
 

@@ -52,8 +52,13 @@ IMAGES = {
     "denoising": "[model]\nkind = 'autoencoder'\nhidden = [16]\ncode = 4\n[data]\n",
 }
 FAMILY |= IMAGES
+TUNED = {
+    "lora": f"[tuning]\nmethod = 'lora'\nrank = 2\n{FAMILY['masked_next_sentence']}",
+    "adalora": f"[tuning]\nmethod = 'adalora'\nrank = 4\ntarget_rank = 1.5\ntargets = ['*/input/kernel', 'blocks/recurrent/*']\n{FAMILY['lstm']}",
+}
+FAMILY |= TUNED
 OBJECTIVES = {"t5": "span", "transformer": "span", "reverse": "sequence_to_sequence", "rnn": "causal", "lstm": "causal",
-              "transformer_xl": "causal"}  # fmt: skip
+              "transformer_xl": "causal", "lora": "masked_next_sentence", "adalora": "causal"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,11 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     compiled = setup.train_step.lower(*step_arguments(experiment, setup)).compile()
     memory = compiled.memory_analysis()
     flops = step_flops(experiment)
+    trained = setup.tuning.specs(setup.specs)
     return {
         "parameters": parameter_rows(setup, experiment.mesh.rules),
-        "total_parameters": count(setup.specs),
+        "total_parameters": count(setup.specs | trained),
+        "trainable_parameters": count(trained),
         "mesh": dict(setup.mesh.shape),
         "state_bytes_per_device": int(memory.argument_size_in_bytes),
         "temporary_bytes_per_device": int(memory.temp_size_in_bytes),
@@ -80,14 +82,18 @@ def product_flops(jaxpr) -> float:
 
 def show(found: dict[str, Any]) -> None:
     """Tables for a person."""
-    title = f"{found['total_parameters']:,} parameters on a mesh of {found['mesh']}"
+    total, trained = found["total_parameters"], found["trainable_parameters"]
+    share = f", of which {trained:,} train ({trained / total:.2%})" if trained < total else ""
+    title = f"{total:,} parameters{share}, on a mesh of {found['mesh']}"
     table = Table(title=title, box=box.SIMPLE)
     table.add_column("path", no_wrap=True)
     table.add_column("shape", no_wrap=True)
     table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("placement")
+    for name in ("placement", "trains") if share else ("placement",):
+        table.add_column(name)
     for row in found["parameters"]:
-        table.add_row(row["path"], " × ".join(map(str, row["shape"])), f"{row['count']:,}", row["placement"])
+        cells = (row["path"], " × ".join(map(str, row["shape"])), f"{row['count']:,}", row["placement"], row["trains"])
+        table.add_row(*cells[: len(table.columns)])
     console = Console()
     console.print(table)
     facts = {

@@ -12,15 +12,18 @@ from minillm.training.integrity import replace_file
 
 
 def parameter_rows(setup: Setup, rules: str) -> list[dict[str, Any]]:
-    """The parameter table as rows: path, shape, axes, initializer, count, placement."""
-    places = params.flatten(sharding.param_shardings(setup.specs, sharding.RULES[rules], setup.mesh))
+    """The parameter table, with the rows that tuning adds: path, shape, axes, initializer, count, placement, trains."""
+    trained = setup.tuning.specs(setup.specs)
+    specs = setup.specs | trained
+    places = params.flatten(sharding.param_shardings(specs, sharding.RULES[rules], setup.mesh))
     return [
         {
             "path": path, "shape": list(spec.shape), "axes": [axis or "-" for axis in spec.axes],
             "initializer": f"{spec.init} {spec.scale:.3g}" if spec.init in ("normal", "uniform") else spec.init,
             "count": spec.size, "placement": placement(spec, places[path].spec),
+            "trains": "yes" if path in trained else "no",
         }
-        for path, spec in setup.specs.items()
+        for path, spec in specs.items()
     ]  # fmt: skip
 
 

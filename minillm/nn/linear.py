@@ -1,10 +1,30 @@
 """The fully connected layer, through which every matrix product with a parameter goes."""
 
+from dataclasses import dataclass, field
+
+import jax
 from jaxtyping import Array, Float
 
 from minillm.params import ParamSpec, Specs
 
-Kernel = Array  # tuning and compression add leaf types here (low-rank, quantised); `linear` dispatches on them
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LowRank:
+    """A kernel W and a learned matrix of low rank beside it: W + scale * down diag(values) up, which is never built.
+
+    Hu et al. 2021, equation 3 (their B is `up` and their A `down`, transposed) without `values`; Zhang et al. 2023,
+    equation 3, with them. A node of the parameter tree: its arrays are cut into layers and scanned as any others.
+    """
+
+    base: Float[Array, "*layers inputs outputs"]
+    down: Float[Array, "*layers inputs rank"]
+    up: Float[Array, "*layers rank outputs"]
+    values: Float[Array, "*layers rank"] | None = None  # singular values; None: all 1
+    scale: float = field(default=1.0, metadata={"static": True})
+
+
+Kernel = Array | LowRank  # compression adds a quantised one here; `multiply` dispatches on them
 
 
 def linear_specs(
@@ -23,8 +43,22 @@ def linear(params: dict, x: Float[Array, "*batch inputs"]) -> Float[Array, "*bat
     The leading axes are flattened first: XLA on the CPU picks poor layouts for products of more than two axes (a GELU
     feed-forward's gradient took 141 ms so and 101 ms flattened; on accelerators the reshape is free).
     """
-    kernel = params["kernel"].astype(x.dtype)
-    y = x.reshape(-1, x.shape[-1]) @ kernel
+    y = multiply(x.reshape(-1, x.shape[-1]), params["kernel"])
     if "bias" in params:
         y = y + params["bias"].astype(x.dtype)
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def multiply(x: Float[Array, "batch inputs"], kernel: Kernel) -> Float[Array, "batch outputs"]:
+    """x W for any kind of kernel, in the type of x; x (W + s A diag(v) B) as x W + s ((x A) v) B."""
+    if isinstance(kernel, LowRank):
+        low = x @ kernel.down.astype(x.dtype)
+        low = low if kernel.values is None else low * kernel.values.astype(x.dtype)
+        return multiply(x, kernel.base) + kernel.scale * (low @ kernel.up.astype(x.dtype))
+    return x @ kernel.astype(x.dtype)
+
+
+def low_rank_product(kernel: LowRank) -> Float[Array, "*layers inputs outputs"]:
+    """scale * down diag(values) up as a matrix, for merging."""
+    down = kernel.down if kernel.values is None else kernel.down * kernel.values[..., None, :]
+    return kernel.scale * (down @ kernel.up)

@@ -1,8 +1,10 @@
 """Tuning methods, by the name that a config gives them; each is made from its [tuning] section."""
 
 from minillm.errors import UserError
+from minillm.tuning.adalora import Budget, adalora
 from minillm.tuning.contract import Tuning
 from minillm.tuning.freeze import freeze, full
+from minillm.tuning.lora import lora
 
 
 def _full(section, heads: tuple[str, ...], steps: int) -> Tuning:
@@ -15,7 +17,21 @@ def _freeze(section, heads: tuple[str, ...], steps: int) -> Tuning:
     return freeze(section.freeze)
 
 
-METHODS = {"full": _full, "freeze": _freeze}  # name -> function(section, heads, steps)
+def _lora(section, heads: tuple[str, ...], steps: int) -> Tuning:
+    return lora(section.targets, section.rank, section.alpha, heads)
+
+
+def _adalora(section, heads: tuple[str, ...], steps: int) -> Tuning:
+    budget = Budget(section.rank, section.target_rank, steps)
+    return adalora(section.targets, budget, section.alpha, section.orthogonality, heads)
+
+
+METHODS = {
+    "full": _full,
+    "freeze": _freeze,
+    "lora": _lora,
+    "adalora": _adalora,
+}  # name -> function(section, heads, steps)
 
 
 def make_tuning(section, *, heads: tuple[str, ...], steps: int) -> Tuning:
