@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from minillm.params import ParamSpec, Specs
@@ -24,7 +25,7 @@ class LowRank:
     scale: float = field(default=1.0, metadata={"static": True})
 
 
-Kernel = Array | LowRank  # compression adds a quantised one here; `multiply` dispatches on them
+Kernel = Array | np.ndarray | LowRank  # compression adds a quantised one here; `multiply` dispatches on them
 
 
 def linear_specs(
