@@ -171,7 +171,7 @@ numbers["squared error of the noise itself"] = np.square(noisy - test.images).me
 config, accuracy = vit.Config(patch=4, layers=2, width=64, heads=4), []
 for seed in range(3):
     batch_at = lambda seed, step: images.image_batch_at(training, seed, step, 64, shifts=1)
-    weights = train(vit, config, "image_classification", batch_at, 700, seed)
+    weights = train(vit, config, "classify", batch_at, 700, seed)
     scores = vit.classify(weights, vit.apply(weights, {"images": jnp.asarray(test.images)}, config).hidden, config)
     accuracy.append((np.asarray(scores).argmax(-1) == test.labels).mean())
 print(f"ViT: {np.mean(accuracy):.3f} ± {np.std(accuracy, ddof=1):.3f} over 3 seeds")

@@ -24,10 +24,12 @@ from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.sections import (
     IMAGES,
+    LABELLED,
     NEEDS,
     RECURRENT,
     STRICT,
     SYNTHETIC,
+    BaseConfig,
     BaselineConfig,
     MeshConfig,
     ObjectiveConfig,
@@ -58,10 +60,18 @@ class Experiment:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"name must be one folder's name, got {self.name!r}")
+        if self.pretrain and "objective" not in self.pretrain:
+            raise ValueError('pretrain needs an objective, such as { name = "masked" }')
+        if unknown := sorted(
+            set(self.pretrain) - {"objective", "optimizer", "train", "data", "tuning", "model", "baselines"}
+        ):
+            raise ValueError(f"pretrain has no section {unknown[0]!r}")
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -117,6 +127,8 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
         mend = "leave it out"
         mend += ", or set data.source = 'text' to read a file" if unread[0] == "path" else ""
         raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)
+    if reads == "text" and objective in LABELLED:
+        _refuse_labels(experiment, where)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
     if data.packing == "continued":
@@ -126,6 +138,16 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
         if experiment.train.shards > 1:
             message = "a state that goes from step to step forbids to split the batch into shards"
             raise UserError(message, f"{where}: train.shards", "set it to 1")
+
+
+def _refuse_labels(experiment: Experiment, where: str) -> None:
+    data, objective = experiment.data, experiment.objective.name
+    least = {"classify": 2, "multi_label": 1, "tag": 1}.get(objective, 0)
+    if len(data.labels) < least:
+        mend = 'name them in order, for example ["negative", "positive"]'
+        raise UserError(f"{objective} needs the classes, got {list(data.labels)}", f"{where}: data.labels", mend)
+    if objective == "regression" and data.labels:
+        raise UserError("regression learns numbers, not classes", f"{where}: data.labels", "leave it out")
 
 
 def model_config(section: dict[str, Any], vocabulary: int, where: str = "config") -> tuple[Any, Any]:
@@ -146,8 +168,7 @@ def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
     """The section with every default written out: a default that changes later must not change a run."""
     section, needs = experiment.model, NEEDS[experiment.objective.name]
     if needs.tasks:
-        relations = {"relations": 3} if experiment.objective.name == "structural" else {}
-        section = {"tasks": list(needs.tasks)} | relations | section
+        section = {"tasks": list(needs.tasks)} | _outputs(experiment) | section
     _, config = model_config(section, 1, where)
     if missing := sorted(set(needs.tasks) - set(getattr(config, "tasks", ()))):
         mend = f"name {', '.join(missing)} too, or leave tasks out"
@@ -157,11 +178,25 @@ def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
         message = f"{experiment.objective.name} tells {least} relations apart, got {config.relations}"
         raise UserError(message, f"{where}: model.relations", f"set it to {least}, or leave it out")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "vocabulary"}
-    for key, right in DIGITS.items() if experiment.data.source in IMAGES else ():
+    wanted = (
+        DIGITS if experiment.data.source in IMAGES else {k: v for k, v in _outputs(experiment).items() if k == "labels"}
+    )
+    for key, right in wanted.items():
         if settings.get(key, right) != right:
             message = f"the source {experiment.data.source!r} needs {right}, got {settings[key]}"
             raise UserError(message, f"{where}: model.{key}", "leave it out")
     return {"kind": section.get("kind", "gpt")} | settings
+
+
+def _outputs(experiment: Experiment) -> dict[str, int]:
+    """How many classes the objective's head tells apart, where that is not the head's default."""
+    name, classes = experiment.objective.name, len(experiment.data.labels)
+    if name == "structural":
+        return {"relations": 3}
+    if experiment.data.source in IMAGES:
+        return {}
+    return {"classify": {"labels": classes}, "multi_label": {"labels": classes}, "regression": {"labels": 1},
+            "tag": {"labels": 1 + 2 * classes}}.get(name, {})  # fmt: skip
 
 
 def _override(raw: dict, override: str) -> None:
@@ -213,11 +248,16 @@ def to_dict(config: Any) -> dict:
     return strip(dataclasses.asdict(config))
 
 
+def plain(config: Experiment) -> dict[str, Any]:
+    """The resolved config as a TOML file would have it, every default written out."""
+    return json.loads(json.dumps(to_dict(config)))  # tuples become arrays
+
+
 def to_toml(config: Experiment) -> str:
-    """The resolved config, every default written out."""
-    plain = json.loads(json.dumps(to_dict(config)))  # tuples become arrays
-    scalars = {key: value for key, value in plain.items() if not isinstance(value, dict)}
-    return tomli_w.dumps(scalars | plain)
+    """`plain` as text."""
+    sections = plain(config)
+    scalars = {key: value for key, value in sections.items() if not isinstance(value, dict)}
+    return tomli_w.dumps(scalars | sections)
 
 
 def changed_keys(old: Experiment, new: Experiment) -> list[str]:

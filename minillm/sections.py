@@ -37,9 +37,20 @@ NEEDS = {
     "sequence_to_sequence": Needs(
         ("t5", "transformer"), "has an encoder and a decoder", SYNTHETIC, ("loss",), LIKELIHOOD
     ),
-    "image_classification": Needs(
-        ("vit",), "reads images", IMAGES, ("loss",), ("label_smoothing",), ("classify",), unit="images"
+    "classify": Needs(
+        ("bert", "vit"),
+        "has a classifier",
+        ("text", "digits"),
+        ("loss",),
+        ("label_smoothing",),
+        ("classify",),
+        unit="examples",
     ),
+    "multi_label": Needs(("bert",), "has a classifier", ("text",), ("loss",), (), ("classify",), unit="examples"),
+    "regression": Needs(
+        ("bert",), "has a head for rows", ("text",), ("loss",), (), ("classify",), "squared_error", "examples"
+    ),
+    "tag": Needs(("bert",), "has a head for tokens", ("text",), ("loss",), ("label_smoothing",), ("tag",)),
     "masked_patches": Needs(
         ("vit",),
         "reads images",
@@ -86,7 +97,7 @@ class ObjectiveConfig:
 
     name: Literal[
         "causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence",
-        "image_classification", "masked_patches", "denoising",
+        "classify", "multi_label", "regression", "tag", "masked_patches", "denoising",
     ] = "causal"  # fmt: skip
     coefficients: dict[str, float] = field(default_factory=dict)  # term -> factor; a term that is not named counts once
     label_smoothing: float = 0.0
@@ -259,6 +270,25 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class BaseConfig:
+    """Whose parameters and tokenizer the run begins with."""
+
+    __pydantic_config__ = STRICT
+
+    run: str | None = (
+        None  # a run's folder, ours or imported, or a model that `minillm fetch` knows; None: begin by chance
+    )
+    vocabulary: int | None = None  # rows of its table; filled in
+
+    def __post_init__(self):
+        if self.vocabulary is not None and self.run is None:
+            raise ValueError("vocabulary says nothing without a run: leave it out")
+
+
+LABELLED = ("classify", "multi_label", "regression", "tag")  # objectives that learn from labels
+
+
+@dataclass(frozen=True)
 class BaselineConfig:
     """Classical models of the same text, in the same run."""
 
@@ -266,6 +296,7 @@ class BaselineConfig:
 
     orders: tuple[int, ...] = (1, 3, 5)  # n-gram orders; 1 is the unigram
     xz: bool = True
+    text: bool = True  # for labels: TF-IDF with logistic regression and the like
 
     def __post_init__(self):
         if any(order < 1 for order in self.orders):

@@ -83,7 +83,8 @@ def command(capsys, monkeypatch):
     from minillm import cli
 
     def run(*arguments):
-        monkeypatch.setattr(cli, "prepare", lambda: None)
+        for module in (cli.runs, cli.labs, cli.exchange, cli.lessons):
+            monkeypatch.setattr(module, "prepare", lambda: None)
         monkeypatch.setattr(sys, "argv", ["minillm", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()

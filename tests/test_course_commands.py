@@ -61,7 +61,8 @@ def minillm(monkeypatch, capfd):
     """`minillm lessons ...` in this process: (exit code, stdout, stderr)."""
     from minillm import cli
 
-    monkeypatch.setattr(cli, "prepare", lambda: None)
+    for module in (cli.runs, cli.labs, cli.exchange, cli.lessons):
+        monkeypatch.setattr(module, "prepare", lambda: None)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["minillm", "lessons", *map(str, arguments)])

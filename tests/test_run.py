@@ -32,7 +32,8 @@ def minillm(*arguments, cwd=None, devices=1):
 def outcome(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     metrics = [
-        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second", "seconds_left")} for line in lines
+        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second", "step_seconds", "seconds_left")}
+        for line in lines
     ]
     summary = json.loads((folder / "summary.json").read_text())
     return summary["parameter_hash"], metrics, (folder / "provenance.jsonl").read_bytes()
@@ -141,7 +142,7 @@ def test_verify_refuses_a_broken_chain_and_a_damaged_checkpoint(straight, tmp_pa
 def test_verify_compares_checkpoints_with_the_replay(straight, tmp_path):
     """Weights changed and saved with right hashes, as no flipped bit would be: only a replay can tell."""
     from minillm.experiment.reopen import open_run
-    from minillm.experiment.run import restore
+    from minillm.experiment.saved import restore
 
     shutil.copytree(straight, tmp_path / "run")
     opened = open_run(tmp_path / "run")
@@ -278,7 +279,7 @@ prompts = ["line <script>alert(1)</script>"]
 """
 
 
-@pytest.mark.parametrize("command", ["run", "describe", "sample", "eval", "compare", "verify", "fetch", "bench",
+@pytest.mark.parametrize("command", ["run", "describe", "sample", "predict", "eval", "compare", "lab", "sweep", "verify", "fetch", "bench",
                                      "import hf", "export hf", "lessons list", "lessons run", "lessons check"])  # fmt: skip
 def test_help_shows_an_example(command, capsys, monkeypatch):
     from minillm import cli

@@ -14,7 +14,7 @@ from minillm.models.contract import bind
 from minillm.nn import convolution
 from minillm.objectives import OBJECTIVES
 from minillm.objectives.denoising import denoising, masked_patches
-from minillm.objectives.image_classification import image_classification
+from minillm.objectives.supervised import classify
 from minillm.sharding import RULES, batch_sharding, make_mesh, param_shardings, replicated
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import accumulate, init_state, make_eval_step, make_gradient, make_train_step, means
@@ -158,7 +158,7 @@ def test_scan_and_remat_change_nothing():
     found = []
     for settings in ({}, {"scan": True, "remat": True}):
         config, weights = make(**settings)
-        gradient = quick(make_gradient(image_classification, bind(vit, config), full(), {}))
+        gradient = quick(make_gradient(classify, bind(vit, config), full(), {}))
         found.append(gradient(weights, {}, {}, plain(make_batch()), None))
     close(*found, atol=1e-5, rtol=1e-5)
 
@@ -206,7 +206,7 @@ def test_tasks_name_the_rows_of_the_table():
 
 @pytest.mark.parametrize(("module", "settings"), [(vit, {"layers": 1}), (autoencoder, {}), (autoencoder, {"form": "convolution", "hidden": (4,)})])  # fmt: skip
 def test_bfloat16_keeps_float32_parameters_and_gradients(module, settings):
-    objective = image_classification if module is vit else denoising
+    objective = classify if module is vit else denoising
     results = []
     for dtype in ("float32", "bfloat16"):
         config = module.Config(**settings, dtype=dtype)
@@ -252,7 +252,7 @@ def test_what_is_impossible_is_refused():
     with pytest.raises(ValueError, match="the config says"):
         autoencoder.apply(weights, {"images": batch["images"][:, :4]}, small)
     bound = bind(vit, config)
-    for objective, name in ((image_classification, "labels"), (denoising, "clean"), (masked_patches, "masked_patches")):
+    for objective, name in ((classify, "labels"), (denoising, "clean"), (masked_patches, "masked_patches")):
         short = {key: leaf for key, leaf in make_batch().items() if key != name}
         with pytest.raises(ValueError, match=r"needs a batch of data\.images"):
             objective(bound, weights, short)
@@ -308,7 +308,7 @@ def test_sums_by_their_formulas():
     config, weights = make()
     batch, model = make_batch(), bind(vit, config)
     counts = np.asarray(batch["weights"], np.float64)
-    found = image_classification(model, weights, plain(batch), label_smoothing=0.1)
+    found = classify(model, weights, plain(batch), label_smoothing=0.1)
     scores = np.asarray(model.heads["classify"](weights, model.apply(weights, plain(batch)).hidden), np.float64)
     logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
     nll = -logs[np.arange(ROWS), batch["labels"]]
@@ -331,7 +331,7 @@ def test_sums_by_their_formulas():
 
 
 CASES = {
-    "image_classification": (vit, {"layers": 1, "dropout": 0.3}), "masked_patches": (vit, {"layers": 1, "tasks": ("patches",)}),
+    "classify": (vit, {"layers": 1, "dropout": 0.3}), "masked_patches": (vit, {"layers": 1, "tasks": ("patches",)}),
     "denoising": (autoencoder, {"hidden": (16,)}),
 }  # fmt: skip
 
@@ -354,7 +354,7 @@ def test_accumulation_equals_the_full_batch_and_weights_cost_nothing(name):
 def test_the_registries_name_them():
     assert MODELS["vit"] is vit
     assert MODELS["autoencoder"] is autoencoder
-    assert [OBJECTIVES[name] for name in CASES] == [image_classification, masked_patches, denoising]
+    assert [OBJECTIVES[name] for name in CASES] == [classify, masked_patches, denoising]
 
 
 # Training
@@ -387,7 +387,7 @@ def evaluate(module, config, objective, weights, batches):
 
 
 @pytest.mark.parametrize(("module", "objective", "settings"), [
-    (vit, image_classification, {"layers": 1, "width": 16, "heads": 4, "dropout": 0.1}),
+    (vit, classify, {"layers": 1, "width": 16, "heads": 4, "dropout": 0.1}),
     (autoencoder, denoising, {"form": "convolution", "hidden": (8,)}),
 ])  # fmt: skip
 def test_sharded_losses_equal_single_device(module, objective, settings):
@@ -402,8 +402,8 @@ def test_sharded_losses_equal_single_device(module, objective, settings):
 def test_a_tiny_vit_learns_to_read_digits():
     config = vit.Config(patch=4, layers=2, width=64, heads=4)
     batch_at = lambda step: images.image_batch_at(TRAIN, 0, step, 64, shifts=1)
-    _, weights = train(vit, config, image_classification, batch_at, 1000, learning_rate=3e-3, warmup_steps=40)
-    found = evaluate(vit, config, image_classification, weights, images.image_evaluation_batches(VALIDATION, 90))
+    _, weights = train(vit, config, classify, batch_at, 1000, learning_rate=3e-3, warmup_steps=40)
+    found = evaluate(vit, config, classify, weights, images.image_evaluation_batches(VALIDATION, 90))
     assert found["accuracy"] > 0.95, found
 
 

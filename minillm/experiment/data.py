@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, synthetic, tokenizer
+from minillm.data.document import Document
 from minillm.data_section import is_labelled
 from minillm.errors import UserError
-from minillm.experiment import examples
+from minillm.experiment import examples, supervised
 from minillm.experiment.labelled import split_labelled_documents
-from minillm.sections import IMAGES, SYNTHETIC
+from minillm.sections import IMAGES, LABELLED, SYNTHETIC
 from minillm.training.provenance import hash_arrays
 
 
@@ -29,6 +30,7 @@ class Data(NamedTuple):
     tokens: dict[str, list[np.ndarray]]  # split -> documents as bos ... eos
     cleaning: dict
     sha256: str
+    documents: Mapping[str, Sequence[Document]] = {}  # split -> labelled documents; never written
 
 
 def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
@@ -37,14 +39,24 @@ def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
         return 0
     if experiment.data.source in SYNTHETIC:
         return synthetic.vocabulary_size(experiment.data.symbols)
+    if experiment.base.vocabulary is not None:
+        return experiment.base.vocabulary
     return (pieces or experiment.tokenizer.vocabulary) + examples.extra_ids(experiment)
 
 
-def load_data(experiment: Experiment, tokenizer_file: Path) -> Data:
-    """Reads, cleans, splits, tokenizes; trains the tokenizer where `tokenizer_file` does not exist yet."""
+def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) -> Data:
+    """Reads, cleans, splits, tokenizes with `pieces`, or with what `tokenizer_file` holds, trained where it is missing."""
     if experiment.data.source in IMAGES:
         return _images(experiment)
-    return _synthetic(experiment) if experiment.data.source in SYNTHETIC else _text(experiment, tokenizer_file)
+    if experiment.data.source in SYNTHETIC:
+        return _synthetic(experiment)
+    splits, report = split_documents(experiment)
+    texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
+    cleaning = report | {"split": {name: _size(part) for name, part in texts.items()}}
+    pieces = pieces or _tokenizer(experiment, texts["train"], tokenizer_file)
+    if experiment.objective.name in LABELLED:
+        return _labelled(experiment, pieces, splits._asdict(), texts, cleaning)
+    return _text(experiment, pieces, texts, cleaning)
 
 
 def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
@@ -61,22 +73,35 @@ def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
     return clean.split(documents, section.validation, section.test, section.split_seed), report.to_dict()
 
 
-def read_splits(experiment: Experiment) -> tuple[dict[str, list[str]], dict]:
-    """split -> texts of its documents, and the report of cleaning, with the sizes of the parts."""
-    splits, report = split_documents(experiment)
-    texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
-    return texts, report | {"split": {name: _size(part) for name, part in texts.items()}}
-
-
-def _text(experiment: Experiment, tokenizer_file: Path) -> Data:
-    texts, cleaning = read_splits(experiment)
+def _tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -> tokenizer.Tokenizer:
     if not tokenizer_file.exists():
         settings = experiment.tokenizer
         tokenizer.train(
-            texts["train"], settings.vocabulary, settings.kind,
-            byte_fallback=settings.byte_fallback, model_file=tokenizer_file,
-        )  # fmt: skip
-    pieces = tokenizer.load(tokenizer_file)
+            texts, settings.vocabulary, settings.kind, byte_fallback=settings.byte_fallback, model_file=tokenizer_file
+        )
+    return tokenizer.load(tokenizer_file)
+
+
+def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict) -> Data:
+    for part in documents.values():
+        supervised.refuse_unlabelled(experiment, part)
+    reading = supervised.labelled_reading(experiment, pieces, documents)
+    digest = _hash(texts | {"labels": [repr((d.label, d.pair)) for part in documents.values() for d in part]})
+    vocabulary = vocabulary_size(experiment, pieces.vocabulary)
+    evaluation = _refusing_empty(texts, reading.evaluation)
+    return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents)
+
+
+def _refusing_empty(parts: dict[str, list], evaluation: Callable[[str], list[dict]]) -> Callable[[str], list[dict]]:
+    def evaluate(split: str) -> list[dict]:
+        if not parts[split]:
+            raise UserError(f"the split {split!r} is empty", "data", f"set data.{split} above 0")
+        return evaluation(split)
+
+    return evaluate
+
+
+def _text(experiment: Experiment, pieces: Any, texts: dict[str, list[str]], cleaning: dict) -> Data:
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     tokens = {
         name: [np.array([pieces.bos, *ids, pieces.eos], np.int32) for ids in pieces.encode_many(part)]
@@ -85,15 +110,8 @@ def _text(experiment: Experiment, tokenizer_file: Path) -> Data:
     _refuse_unknown(pieces, texts, tokens)
     sentences = {name: _sentences(experiment, pieces, part) for name, part in texts.items()}
     parts = {name: examples.Text(tokens[name], sentences[name]) for name in texts}
-    starts = np.zeros(vocabulary, bool)
-    starts[: pieces.vocabulary] = pieces.word_starts()
-    reading = examples.make_reading(experiment, parts, vocabulary, starts)
-
-    def evaluation(split: str) -> list[dict]:
-        if not tokens[split]:
-            raise UserError(f"the split {split!r} is empty", "data", f"set data.{split} above 0")
-        return reading.evaluation(split)
-
+    reading = examples.make_reading(experiment, parts, examples.text_ids(experiment, vocabulary, pieces))
+    evaluation = _refusing_empty(tokens, reading.evaluation)
     return Data(vocabulary, pieces, reading.batch, evaluation, texts, tokens, cleaning, _hash(texts))
 
 

@@ -16,8 +16,10 @@ from minillm.config import Experiment, MeshConfig
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.examples import made_up
 from minillm.experiment.setup import Setup, abstract_state, make_setup
+from minillm.experiment.supervised import made_up_rows
 from minillm.experiment.write import parameter_rows
 from minillm.params import count
+from minillm.sections import IMAGES, LABELLED
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 ASSUMED = 100e9  # FLOP/s: half of what two cores reach on a large float32 product
@@ -54,7 +56,8 @@ def step_flops(experiment: Experiment) -> float:
 
 def step_arguments(experiment: Experiment, setup: Setup) -> tuple:
     """(state, frozen, batch, key) of the training step, as shapes, types and shardings."""
-    batch = made_up(experiment, vocabulary_size(experiment))
+    text = experiment.objective.name in LABELLED and experiment.data.source not in IMAGES
+    batch = made_up_rows(experiment) if text else made_up(experiment, vocabulary_size(experiment))
     shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.shardings[2])
     return (*abstract_state(setup), jax.tree.map(shape, batch), jax.eval_shape(lambda: jax.random.key(0)))
 

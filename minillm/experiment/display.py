@@ -9,8 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from minillm.report.columns import choose
+from minillm.report.columns import COLUMNS, choose
 
 NAMES = {"accuracy": "Accuracy", "exact": "Rows that are right to the end",
          "next_sentence_accuracy": "Accuracy of the sentences' relation",
@@ -25,7 +26,10 @@ def watch(steps: int, quiet: bool) -> Iterator[tuple]:
         return
     console = Console()
     if not console.is_terminal:
-        yield (lambda text: print(text, flush=True)), (lambda step, line: print(plain(step, steps, line), flush=True))
+        yield (
+            (lambda text: print(text, flush=True)),
+            (lambda step, line: print(plain(step, line.get("of", steps), line), flush=True)),
+        )
         return
     columns = (TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TextColumn("{task.fields[news]}"),
                TimeRemainingColumn(elapsed_when_finished=True))  # fmt: skip
@@ -33,10 +37,11 @@ def watch(steps: int, quiet: bool) -> Iterator[tuple]:
         task = bar.add_task("train", total=steps, news="")
 
         def show(step: int, line: dict) -> None:
+            total = line.get("of", steps)  # a stage before has steps of its own
             if "validation_loss" in line:
-                bar.print(plain(step, steps, line), highlight=False, markup=False)
+                bar.print(plain(step, total, line), highlight=False, markup=False)
             else:
-                bar.update(task, completed=step, news=news(line))
+                bar.update(task, completed=step, total=total, news=news(line))
 
         yield (lambda text: bar.print(text, highlight=False, markup=False)), show
 
@@ -56,7 +61,7 @@ def plain(step: int, steps: int, line: dict) -> str:
 
 def news(line: dict) -> str:
     """Loss and speed."""
-    for unit in ("tokens", "images"):
+    for unit in ("tokens", "images", "examples"):
         if f"{unit}_per_second" in line:
             return f"loss {line['loss']:.4f}, {line[f'{unit}_per_second']:,.0f} {unit}/s"
     return f"loss {line['loss']:.4f} after {line['time']:.1f} s, compilation included"
@@ -86,6 +91,25 @@ def table(title: str, values: dict[str, Any]) -> None:
     drawn = Table("metric", "value", title=title)
     for name, value in values.items():
         drawn.add_row(name, _number(value))
+    Console().print(drawn)
+
+
+def predictions(rows: list[dict]) -> None:
+    """A line per text: the label and how sure it is, or what else was said."""
+    drawn = Table(box=box.SIMPLE)
+    for title in ("text", "answer", "probability"):
+        drawn.add_column(title, justify="right" if title == "probability" else "left", overflow="fold")
+    for row in rows:
+        sure = row.get("probabilities", {})
+        if "label" in row:
+            answer, number = row["label"], f"{sure[row['label']]:.1%}"
+        elif "labels" in row:
+            answer, number = ", ".join(row["labels"]) or "none", ", ".join(f"{sure[k]:.1%}" for k in row["labels"])
+        elif "value" in row:
+            answer, number = f"{row['value']:.3f}", ""
+        else:
+            answer, number = ", ".join(f"{e['text']} ({e['kind']})" for e in row["entities"]) or "none", ""
+        drawn.add_row(Text(row["text"] + (f" ‖ {row['pair']}" if "pair" in row else "")), Text(answer), number)
     Console().print(drawn)
 
 
@@ -129,6 +153,33 @@ def lab(found: dict, root: Path) -> None:
         console.print("probe: topics read off frozen features; untrained: off the model's before its first step;\n"
                       "counts: off token counts; majority: always the most frequent topic", highlight=False)  # fmt: skip
     console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def sweep(found: dict, root: Path) -> None:
+    """A row per point of the grid: mean and 95 % interval over seeds."""
+    keys = list(found["rows"][0]["point"])
+    metrics = [key for key in COLUMNS if any(key in row for row in found["rows"])]
+    drawn = Table(
+        title=f"{found['name']}, mean [95 % interval] over {len(found['rows'][0]['seeds'])} seeds", box=box.SIMPLE
+    )
+    for title in (*(key.rpartition(".")[2] for key in keys), *(COLUMNS[key][0] for key in metrics)):
+        drawn.add_column(title, justify="right")
+    for row in found["rows"]:
+        drawn.add_row(*row["point"].values(), *(interval(row.get(key)) for key in metrics))
+    for baselines in found["baselines"].values():
+        for name, values in baselines.items():
+            cells = (f"{values[key]:.3f}" if key in values else "" for key in metrics)
+            drawn.add_row(name, *[""] * (len(keys) - 1), *cells)
+    console = Console()
+    console.print(drawn)
+    console.print(f"Table: {root}/table.json   Figure: {root}/sweep.png", highlight=False, soft_wrap=True)
+
+
+def interval(value: dict | None) -> str:
+    """A `lab.spread` in words."""
+    if value is None:
+        return ""
+    return f"{value['mean']:.3f}" + (f" [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else "")
 
 
 def _spread(value: dict | None, scale: float) -> str:

@@ -14,7 +14,7 @@ from minillm.config import Experiment
 from minillm.data import batches, continued, images, masking, pairs, spans, synthetic, transduction
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
-from minillm.sections import IMAGES, SYNTHETIC
+from minillm.sections import IMAGES, LABELLED, SYNTHETIC
 
 EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
@@ -34,11 +34,14 @@ class Reading(NamedTuple):
 
 
 def extra_ids(experiment: Experiment) -> int:
-    """How many ids the objective puts behind the tokenizer's: one mask token, or as many sentinels as a row has spans."""
+    """How many ids the objective puts behind the tokenizer's: one mask token, or as many sentinels as a row has spans.
+
+    Whoever learns from labels keeps the mask token, so that the table is that of the pretraining before.
+    """
     name = experiment.objective.name
     if name == "span":
         return span_settings(experiment, 10**9).sentinels
-    return 1 if name in ("masked", "masked_next_sentence", "structural") else 0
+    return 1 if name in ("masked", "masked_next_sentence", "structural", *LABELLED) else 0
 
 
 def example_length(experiment: Experiment) -> int:
@@ -55,7 +58,13 @@ def example_length(experiment: Experiment) -> int:
 def row_lengths(experiment: Experiment) -> tuple[int, int]:
     """(tokens of text per example, the longest row that the model reads). Raises: UserError where nothing is left."""
     length, name = example_length(experiment), experiment.objective.name
-    least = {"masked": 3, "masked_next_sentence": 5, "structural": 5, "span": 2}.get(name, 1)
+    least = (
+        1
+        if experiment.data.source in IMAGES
+        else {**dict.fromkeys(LABELLED, 4), "masked": 3, "masked_next_sentence": 5, "structural": 5, "span": 2}.get(
+            name, 1
+        )
+    )
     if length < least:
         message = f"{name} needs examples of at least {least} tokens, got {length}"
         raise UserError(message, "data.length", "make data.length or model.context larger")
@@ -64,20 +73,43 @@ def row_lengths(experiment: Experiment) -> tuple[int, int]:
     return length, length
 
 
-def make_reading(experiment: Experiment, texts: dict[str, Text], vocabulary: int, starts: np.ndarray | None) -> Reading:
-    """The batches of a source of text.
+class Ids(NamedTuple):
+    """The ids of a text: how many, the special ones, and which begin a word (needed for whole words only)."""
 
-    Args:
-        vocabulary: number of ids, `extra_ids` included.
-        starts: [vocabulary], True for pieces that begin a word; needed for whole words only.
-    """
+    vocabulary: int  # `extra_ids` included
+    pad: int
+    unk: int | None
+    bos: int  # BERT's class token
+    eos: int  # and its separator
+    mask: int
+    starts: np.ndarray | None = None  # [vocabulary] bool
+
+
+def text_ids(experiment: Experiment, vocabulary: int, pieces: Any = None) -> Ids:
+    """The ids of a tokenizer, ours (None: of any) or an imported one, which may have a mask token of its own."""
+    if pieces is None:
+        return Ids(vocabulary, PAD, UNK, BOS, EOS, vocabulary - 1, np.ones(vocabulary, bool))
+    own, starts = getattr(pieces, "mask", None), None
+    if experiment.objective.whole_words:
+        if not hasattr(pieces, "word_starts"):
+            raise UserError(
+                "an imported tokenizer does not say where words begin", "objective.whole_words", "set it to false"
+            )
+        starts = np.zeros(vocabulary, bool)
+        starts[: pieces.vocabulary] = pieces.word_starts()
+    mask = vocabulary - 1 if own is None else own
+    return Ids(vocabulary, pieces.pad, pieces.unk, pieces.bos, pieces.eos, mask, starts)
+
+
+def make_reading(experiment: Experiment, texts: dict[str, Text], ids: Ids) -> Reading:
+    """The batches of a source of text."""
     name = experiment.objective.name
     if name == "causal":
         return _continued(experiment, texts) if experiment.data.packing == "continued" else _causal(experiment, texts)
     if name == "span":
-        return _spans(experiment, texts, span_settings(experiment, vocabulary))
-    corrupt = functools.partial(_corrupt, experiment, masking_settings(experiment, vocabulary), starts)
-    return _masked(experiment, texts, corrupt) if name == "masked" else _pairs(experiment, texts, corrupt)
+        return _spans(experiment, texts, span_settings(experiment, ids.vocabulary))
+    corrupt = functools.partial(_corrupt, experiment, masking_settings(experiment, ids), ids.starts)
+    return (_masked if name == "masked" else _pairs)(experiment, texts, ids, corrupt)
 
 
 def synthetic_reading(experiment: Experiment) -> Reading:
@@ -122,11 +154,10 @@ def image_reading(experiment: Experiment) -> Reading:
     return Reading(batch, evaluation)
 
 
-def masking_settings(experiment: Experiment, vocabulary: int) -> masking.Masking:
-    """The mask token is the last id."""
-    return masking.Masking(
-        vocabulary, vocabulary - 1, (PAD, UNK, BOS, EOS, vocabulary - 1), experiment.objective.mask_rate
-    )
+def masking_settings(experiment: Experiment, ids: Ids) -> masking.Masking:
+    """What is masked, by which id."""
+    special = tuple(id for id in (ids.pad, ids.unk, ids.bos, ids.eos, ids.mask) if id is not None)
+    return masking.Masking(ids.vocabulary, ids.mask, special, experiment.objective.mask_rate)
 
 
 def span_settings(experiment: Experiment, vocabulary: int) -> spans.Spans:
@@ -173,22 +204,22 @@ def _spans(experiment: Experiment, texts: dict[str, Text], settings: spans.Spans
     return Reading(batch, evaluation)
 
 
-def _masked(experiment: Experiment, texts: dict[str, Text], corrupt: Callable) -> Reading:
+def _masked(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Callable) -> Reading:
     """Rows as in RoBERTa's FULL-SENTENCES (Liu et al. 2019, section 4.2): text that may go on into the next document."""
     train, room = experiment.train, example_length(experiment) - 2
     dataset = batches.make_dataset(_without_bos(texts["train"]), room)
 
     def batch(step: int) -> dict:
-        return corrupt(_framed(batches.batch_at(dataset, train.seed, step, train.batch_size)), train.seed, step)
+        return corrupt(_framed(batches.batch_at(dataset, train.seed, step, train.batch_size), ids), train.seed, step)
 
     def evaluation(split: str) -> list[dict]:
         windows = batches.whole_windows(_without_bos(texts[split]), room, train.batch_size)
-        return [corrupt(_framed(whole), EVALUATION, step) for step, whole in enumerate(windows)]
+        return [corrupt(_framed(whole, ids), EVALUATION, step) for step, whole in enumerate(windows)]
 
     return Reading(batch, evaluation)
 
 
-def _pairs(experiment: Experiment, texts: dict[str, Text], corrupt: Callable) -> Reading:
+def _pairs(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Callable) -> Reading:
     train, section = experiment.train, experiment.objective
     kind = "structural" if section.name == "structural" else section.pairs
 
@@ -197,7 +228,7 @@ def _pairs(experiment: Experiment, texts: dict[str, Text], corrupt: Callable) ->
     @functools.cache
     def made(split: str) -> pairs.PairDataset:
         where = f"the {split} part of the text"
-        return pairs.make_pair_dataset(texts[split].sentences, length, kind, BOS, EOS, where)
+        return pairs.make_pair_dataset(texts[split].sentences, length, kind, ids.bos, ids.eos, where)
 
     for split in ("train", "validation"):  # what cannot be read is said before training
         made(split) if split in texts else None
@@ -229,18 +260,18 @@ def _corrupt(experiment: Experiment, settings: masking.Masking, starts, batch: d
     return masking.gather_targets(batch, min(most, length))
 
 
-def _framed(batch: dict) -> dict:
+def _framed(batch: dict, ids: Ids) -> dict:
     """tokens [batch, room], and lengths [batch] where rows are padded -> [class] text [separator], and its mask.
 
     A row without text keeps its frame, so that no query is left without a key.
     """
     rows, room = batch["tokens"].shape
     lengths = batch.get("lengths", np.full(rows, room))
-    tokens = np.full((rows, room + 2), PAD, np.int32)
-    tokens[:, 0], tokens[:, 1:-1] = BOS, batch["tokens"]
-    tokens[np.arange(rows), lengths + 1] = EOS
+    tokens = np.full((rows, room + 2), ids.pad, np.int32)
+    tokens[:, 0], tokens[:, 1:-1] = ids.bos, batch["tokens"]
+    tokens[np.arange(rows), lengths + 1] = ids.eos
     mask = np.arange(room + 2) < lengths[:, None] + 2
-    return {"tokens": np.where(mask, tokens, PAD).astype(np.int32), "mask": mask, "index": batch["index"]}
+    return {"tokens": np.where(mask, tokens, ids.pad).astype(np.int32), "mask": mask, "index": batch["index"]}
 
 
 def _without_bos(text: Text) -> list[np.ndarray]:
@@ -261,4 +292,4 @@ def made_up(experiment: Experiment, vocabulary: int) -> dict[str, Any]:
     length = example_length(experiment)
     ids = np.full(4 * length + 2, UNK, np.int32)
     text = Text([np.concatenate([[BOS], ids, [EOS]])] * 2, [[ids, ids]] * 2)
-    return make_reading(experiment, {"train": text}, vocabulary, np.ones(vocabulary, bool)).batch(0)
+    return make_reading(experiment, {"train": text}, text_ids(experiment, vocabulary)).batch(0)

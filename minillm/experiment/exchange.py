@@ -23,7 +23,7 @@ from minillm.data import fetch, tokenizer
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
-from minillm.experiment.run import judged_step
+from minillm.experiment.saved import judged_step
 from minillm.interop import huggingface
 from minillm.interop.huggingface import pieces, vocabulary
 from minillm.models import MODELS
@@ -156,10 +156,26 @@ def load_tokenizer(folder: RunFolder) -> Any:
     return found
 
 
+def read_model(root: Path) -> dict[str, Any]:
+    """The [model] section of a run, with its kind. Raises: UserError."""
+    return {"kind": "gpt"} | _read_config(folders.existing(root)).get("model", {})
+
+
+def read_rows(root: Path) -> int:
+    """How many rows the embedding table of a run has: its ids. Raises: UserError where it has none, or no checkpoint."""
+    folder = folders.existing(root)
+    leaves = checkpoint.verify(folder.checkpoints, judged_step(folder))["leaves"]
+    if folder.frozen.exists():
+        leaves |= {f"trainable/{name}": leaf for name, leaf in checkpoint.verify(folder.frozen, 0)["leaves"].items()}
+    if "trainable/embedding/table" not in leaves:
+        raise UserError("this run's model reads no text", str(root), "choose another base")
+    return leaves["trainable/embedding/table"]["shape"][0]
+
+
 def refuse_silent(folder: RunFolder) -> None:
     """Raises: UserError for an imported model that does not write text from left to right."""
-    imported = folders.read_json(folder.manifest).get("imported") if folder.manifest.exists() else None
-    kind = _read_config(folder).get("model", {}).get("kind") if imported else None
+    found = _read_config(folder)
+    kind = found.get("model", {}).get("kind") if found.get("data", {}).get("source") == SOURCE else None
     if kind not in (None, "gpt"):
         message = f"an imported {kind} has no experiment of its own to go on with"
         raise UserError(message, str(folder.root), "export it, or open it with minillm.experiment.exchange.open_model")

@@ -11,7 +11,7 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data.spans import is_sentinel
 from minillm.errors import UserError
-from minillm.experiment.examples import masking_settings, span_settings
+from minillm.experiment.examples import masking_settings, span_settings, text_ids
 from minillm.experiment.results import refuse_surrogates
 from minillm.experiment.setup import Setup
 from minillm.inference.generate import Sampling, generate
@@ -33,7 +33,12 @@ def encode_gaps(experiment: Experiment, setup: Setup, tokenizer: Any, prompts: S
     """Raises: UserError for a prompt without a gap, with too many or unknown characters, or longer than the context."""
     refuse_surrogates(prompts)
     spans = experiment.objective.name == "span"
-    settings = (span_settings if spans else masking_settings)(experiment, setup.config.vocabulary)
+    vocabulary = setup.config.vocabulary
+    settings = (
+        span_settings(experiment, vocabulary)
+        if spans
+        else masking_settings(experiment, text_ids(experiment, vocabulary, tokenizer))
+    )
     found = []
     for prompt in prompts:
         *before, last = prompt.split(GAP)
@@ -89,7 +94,7 @@ def gaps(experiment: Experiment, setup: Setup, tokenizer: Any, texts: Sequence[s
 
 def _masked(experiment: Experiment, setup: Setup, params, tokenizer: Any, gaps: Gaps) -> list[str]:
     """The most likely token at each gap, all gaps at once."""
-    settings = masking_settings(experiment, setup.config.vocabulary)
+    settings = masking_settings(experiment, text_ids(experiment, setup.config.vocabulary, tokenizer))
     row = np.zeros((1, setup.config.context), np.int32)
     row[0, : len(gaps.ids)] = gaps.ids
     batch = {"tokens": jnp.asarray(row), "mask": jnp.arange(row.shape[1])[None] < len(gaps.ids)}

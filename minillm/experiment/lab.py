@@ -1,12 +1,14 @@
-"""`minillm lab`: several models on one corpus at one budget, several seeds each, one table. It goes on where it stopped.
+"""`minillm lab`: several runs that differ in what they say, several seeds each, one table. It goes on where it stopped.
 
-A lab's file has `shared` sections, which every member takes over and may change, and a budget of compute from which
-each member's number of steps follows. Every run is an ordinary one, in a process and a folder of its own.
+A lab's file has `shared` sections, which every member takes over and may change. Members are named one by one, or they
+are every method with every task. `bases` are runs that come first, one each, with which members begin:
+base = { run = "@NAME" }. With a budget of compute each member's number of steps follows from it; without one the
+config says it. Every run is an ordinary one, in a process and a folder of its own.
 """
 
+import fnmatch
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import tomllib
@@ -19,6 +21,8 @@ import tomli_w
 
 from minillm import config as configs
 from minillm.errors import UserError
+from minillm.evaluation.intervals import over_seeds
+from minillm.experiment import base as bases
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents
 from minillm.experiment.describe import step_flops
@@ -26,7 +30,9 @@ from minillm.experiment.probing import label_names, probe
 from minillm.report.lab import write_figure
 from minillm.training.integrity import replace_file
 
-METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error")
+METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
+           "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2")  # fmt: skip
+COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")
 
 
 @dataclass(frozen=True)
@@ -36,20 +42,33 @@ class Lab:
     __pydantic_config__ = configs.STRICT
 
     name: str
-    compute: float  # FLOPs of matrix products per run (`describe.product_flops`)
-    members: dict[str, dict[str, Any]]  # name -> sections of a run's config, over the shared ones
+    members: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # name -> sections of a config, over the shared ones
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # with `methods`: a member TASK-METHOD for each pair
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bases: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> a whole config, less what is shared
+    compute: float | None = None  # FLOPs of matrix products per run (`describe.product_flops`); None: train.steps
     shared: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     probe: bool = False  # read the documents' labels off frozen features
 
     def __post_init__(self):
-        for name in (self.name, *self.members):
+        for name in (self.name, *self.members, *self.tasks, *self.methods, *self.bases):
             if not re.fullmatch(r"[\w-]+", name):
                 raise ValueError(f"names name folders: letters, digits, _ and -, got {name!r}")
-        if not self.members or not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("at least one member and one seed, and no seed twice")
-        if not self.compute > 0.0:
+        if bool(self.tasks) != bool(self.methods) or bool(self.members) == bool(self.tasks):
+            raise ValueError("either members, or tasks and methods")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("at least one seed, and no seed twice")
+        if self.compute is not None and not self.compute > 0.0:
             raise ValueError(f"compute must be above 0, got {self.compute}")
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Member -> the sections of its config."""
+        pairs = {f"{task}-{method}": merge(self.tasks[task], self.methods[method])
+                 for task in self.tasks for method in self.methods}  # fmt: skip
+        return {name: merge(self.shared, own) for name, own in (self.members or pairs).items()}
 
 
 class Job(NamedTuple):
@@ -64,7 +83,7 @@ class Job(NamedTuple):
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Lab:
     """Reads a lab's file. Raises: UserError."""
     raw = configs.read_toml(path, overrides)
-    if "data" in raw and "members" not in raw:
+    if "data" in raw and not {"members", "tasks"} & set(raw):
         raise UserError("this is the config of a single run", str(path), "use `minillm run`")
     return configs.validate(Lab, raw, str(path))
 
@@ -76,11 +95,19 @@ def run_lab(
 
     `environment` is that of the runs, where it is not this process's. Raises: UserError.
     """
-    unknown = sorted(set(only) - set(lab.members))
-    if unknown:
-        raise UserError(f"no member {', '.join(unknown)}", "--only", f"known members: {', '.join(lab.members)}")
+    members = lab.sections()
+    chosen = [member for member in members if not only or any(fnmatch.fnmatchcase(member, name) for name in only)]
+    for name in only:
+        if not fnmatch.filter(members, name):
+            raise UserError(f"no member {name}", "--only", f"known members: {', '.join(members)}")
+    for name, sections in lab.bases.items():
+        job = Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name)
+        _write_config(job, tomli_w.dumps({"name": name} | sections))
+        if not (job.run / "summary.json").exists():
+            say(f"Base {name}")
+            _train(job, environment)
     everything = plan(lab, root, say)
-    jobs = [job for job in everything if not only or job.member in only]
+    jobs = [job for job in everything if job.member in chosen]
     for number, job in enumerate(jobs, start=1):
         if not (job.run / "summary.json").exists():
             say(f"Run {number} of {len(jobs)}: {job.member}, seed {job.seed}")
@@ -98,24 +125,26 @@ def run_lab(
 def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
     """Writes every run's config, its steps from the budget. Raises: UserError where another lab lies in `root`."""
     jobs, texts, judged = [], [], set()
-    for member, own in lab.members.items():
-        sections = merge(lab.shared, own)
-        experiment = configs.check(merge(sections, {"train": _pace(10**6)}), f"members.{member}")
-        flops = step_flops(experiment)
-        if lab.compute < flops:
-            message = f"{lab.compute:.1e} FLOPs are less than one step of {member}, which takes {flops:.1e}"
-            raise UserError(message, "compute", "make it larger")
-        steps = round(lab.compute / flops)
+    for member, sections in lab.sections().items():
+        located = [_locate(sections, root, seed) for seed in lab.seeds]
+        paced = merge(located[0], {"train": _pace(10**6)} if lab.compute else {})
+        experiment = bases.check(paced, f"members.{member}")
+        steps = experiment.train.steps if lab.compute is None else _steps(lab.compute, experiment, member)
         say(f"{member}: {steps} steps")
-        for seed in lab.seeds:
+        for seed, sections in zip(lab.seeds, located, strict=True):
             jobs.append(
                 Job(member, seed, root / "configs" / f"{member}-{seed}.toml", root / "runs" / f"{member}-{seed}")
             )
-            made = merge(sections, {"name": f"{member}-{seed}", "train": _pace(steps) | {"seed": seed}})
-            if experiment.objective.name in judged and "baselines" not in sections:
-                made["baselines"] = {"orders": [1], "xz": False}  # the text is the same: its n-grams are counted once
-            judged.add(experiment.objective.name)
-            configs.check(made, f"members.{member}")
+            pace = _pace(steps) if lab.compute else {}
+            made = merge(sections, {"name": f"{member}-{seed}", "train": pace | {"seed": seed}})
+            if _question(experiment) in judged and "baselines" not in sections:
+                made["baselines"] = {
+                    "orders": [1],
+                    "xz": False,
+                    "text": False,
+                }  # the text is the same: they are fitted once
+            judged.add(_question(experiment))
+            bases.check(made, f"members.{member}")
             texts.append(tomli_w.dumps(made))
     if lab.probe:
         label_names(split_documents(experiment)[0])
@@ -123,9 +152,34 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
         if job.config.exists() and job.config.read_text(encoding="utf8") != text:
             raise UserError("another lab's run has this name", str(job.config), "choose another --out")
     for job, text in zip(jobs, texts, strict=True):
-        job.config.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(job.config, text.encode())
+        _write_config(job, text)
     return jobs
+
+
+def _locate(sections: dict[str, Any], root: Path, seed: int) -> dict[str, Any]:
+    """The sections with a base's name, "@NAME" or "@NAME-{seed}", as the folder of its run."""
+    name = sections.get("base", {}).get("run", "")
+    if not name.startswith("@"):
+        return sections
+    return merge(sections, {"base": {"run": str(root / "bases" / name[1:].replace("{seed}", str(seed)))}})
+
+
+def _question(experiment: configs.Experiment) -> tuple:
+    """What a baseline answers: the same for all members with the same objective on the same data."""
+    return experiment.objective.name, experiment.data
+
+
+def _write_config(job: Job, text: str) -> None:
+    job.config.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(job.config, text.encode())
+
+
+def _steps(compute: float, experiment: configs.Experiment, member: str) -> int:
+    flops = step_flops(experiment)
+    if compute < flops:
+        message = f"{compute:.1e} FLOPs are less than one step of {member}, which takes {flops:.1e}"
+        raise UserError(message, "compute", "make it larger")
+    return round(compute / flops)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -136,36 +190,49 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect(lab: Lab, jobs: list[Job]) -> dict[str, Any]:
-    """The table: a row per member with mean and standard deviation over seeds, the baselines, and the budget."""
+    """The table: a row per member with mean and deviation over seeds, the baselines by question, and the budget."""
     rows, baselines = [], {}
     for member in dict.fromkeys(job.member for job in jobs):
         runs = [job for job in jobs if job.member == member]
         summaries = [folders.read_json(job.run / "summary.json") for job in runs]
-        manifest = folders.read_json(runs[0].run / "manifest.json")
-        objective = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))["objective"]["name"]
-        row = {"member": member, "objective": objective, "seeds": [job.seed for job in runs],
-               "parameters": summaries[0]["parameters"], "steps": summaries[0]["steps"],
-               "training_seconds": spread([s["training_seconds"] for s in summaries]),
-               "data_sha256": manifest["data_sha256"], "tokenizer_sha256": manifest["tokenizer_sha256"]}  # fmt: skip
-        for name in METRICS:
-            if all(name in summary["validation"] for summary in summaries):
-                row[name] = spread([summary["validation"][name] for summary in summaries])
+        row = _row(member, runs, summaries)
+        if lab.tasks:
+            row["task"] = next(task for task in lab.tasks for method in lab.methods if member == f"{task}-{method}")
+            row["method"] = member.removeprefix(f"{row['task']}-")
         if lab.probe:
             probes = [folders.read_json(job.run / "probe.json") for job in runs]
             row |= {f"probe_{name}": spread([found[name] for found in probes]) for name in probes[0]}
         for name, found in summaries[0]["baselines"].items():
-            baselines.setdefault(objective, {}).setdefault(name, found)
+            baselines.setdefault(row.get("task", row["objective"]), {}).setdefault(name, found)
         rows.append(row)
-    for key in ("data_sha256", "tokenizer_sha256"):
+    for key in ("data_sha256", "tokenizer_sha256") if lab.compute is not None else ():
         if len({row[key] for row in rows}) > 1:
             raise UserError(f"the members differ in their {key}", lab.name, "share data and tokenizer")
     return {"name": lab.name, "compute": lab.compute, "rows": rows, "baselines": baselines}
 
 
+def _row(member: str, runs: list[Job], summaries: list[dict]) -> dict[str, Any]:
+    manifest = folders.read_json(runs[0].run / "manifest.json")
+    objective = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))["objective"]["name"]
+    row = {"member": member, "objective": objective, "seeds": [job.seed for job in runs],
+           "parameters": summaries[0]["parameters"], "trainable_parameters": summaries[0]["trainable_parameters"],
+           "steps": summaries[0]["steps"], "data_sha256": manifest["data_sha256"],
+           "tokenizer_sha256": manifest["tokenizer_sha256"]}  # fmt: skip
+    for name in COSTS:
+        values = [summary[name] for summary in summaries if summary.get(name) is not None]
+        row |= {name: spread(values)} if values else {}
+    judged = [summary[summary.get("judged", "validation")] for summary in summaries]
+    for name in METRICS:
+        if all(name in found for found in judged):
+            row[name] = spread([found[name] for found in judged])
+    return row
+
+
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation (0 for a single value) and the values themselves."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+    """Mean, standard deviation (0 for a single value), the values, and where there are several the 95 % interval by t."""
+    found = over_seeds(values)
+    interval = {} if found["low"] is None else {"low": found["low"], "high": found["high"]}
+    return {"mean": found["mean"], "deviation": found["deviation"] or 0.0, "values": values} | interval
 
 
 def _pace(steps: int) -> dict[str, int]:

@@ -18,7 +18,7 @@ from minillm.errors import UserError
 from minillm.evaluation.probe import ridge_probe
 from minillm.experiment.data import split_documents
 from minillm.experiment.reopen import open_run
-from minillm.experiment.run import judged_step, restore
+from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, new_state
 
 ROWS = 32  # documents per pass

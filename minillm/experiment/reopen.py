@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import exchange, fill, results
+from minillm.experiment import exchange, fill, judging, results
 from minillm.experiment import folder as folders
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
-from minillm.experiment.run import judged_step, restore
+from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup
 from minillm.sections import IMAGES, NEEDS, SYNTHETIC
 
@@ -37,7 +37,7 @@ def open_run(root: Path) -> Opened:
 
 def read_data(opened: Opened) -> Data:
     """The run's text once more. Raises: UserError where it is not the text that the run was trained on."""
-    data = load_data(opened.experiment, opened.folder.tokenizer)
+    data = load_data(opened.experiment, opened.folder.tokenizer, opened.tokenizer)
     if data.sha256 != folders.read_json(opened.folder.manifest)["data_sha256"]:
         source = opened.experiment.data.path or opened.experiment.data.source
         raise UserError("the text differs from the run's", source, "put it back, or use the Python of the run")
@@ -70,6 +70,11 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
     state, frozen, _ = restore(folder, setup, step)
     found = results.evaluate(setup, experiment, state.trainable, frozen, data.evaluation(split))
     held_out = results.held_out(found, experiment, data, split)
+    if data.documents:
+        documents = data.documents[split]
+        weights = (state.trainable, frozen)
+        answers = judging.model_answers(setup, experiment, weights, data.evaluation(split), documents)
+        held_out |= judging.judge(experiment, documents, answers).metrics
     return {"step": step, "split": split} | held_out | {NEEDS[experiment.objective.name].unit: found["scored"]}
 
 

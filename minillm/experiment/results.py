@@ -46,7 +46,7 @@ def held_out(found: dict[str, float], experiment: Experiment, data: Data, split:
     result = {name: value for name, value in found.items() if name != "scored"}
     if experiment.objective.name == "causal":
         return describe_likelihood(found["nll"], found["scored"], data, split) | result
-    if "nll" in found and data.vocabulary:
+    if "nll" in found and not data.documents and NEEDS[experiment.objective.name].unit == "tokens":
         result["perplexity"] = math.exp(min(found["nll"], 700.0))
     return result
 
@@ -95,7 +95,7 @@ def baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[
 
 def _image_baselines(experiment: Experiment, data: Data, split: str) -> dict[str, dict[str, float]]:
     parts = [images.split(images.digits(), name) for name in ("train", split)]
-    if experiment.objective.name == "image_classification":
+    if experiment.objective.name == "classify":
         return pixels.classifiers(*parts)
     training = {"images": parts[0].images, "clean": parts[0].images}
     if experiment.objective.name == "denoising":

@@ -5,39 +5,30 @@ the restored step always leaves exactly the lines of the straight run.
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import math
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from minillm import config as configs
 from minillm.errors import UserError
-from minillm.experiment import fill, results, write
+from minillm.experiment import base as bases
+from minillm.experiment import exchange, results
 from minillm.experiment import folder as folders
-from minillm.experiment.data import Data, load_data, vocabulary_size
+from minillm.experiment.data import load_data, vocabulary_size
 from minillm.experiment.examples import example_length
+from minillm.experiment.finish import check_prompts, finish
 from minillm.experiment.folder import RunFolder
-from minillm.experiment.setup import Setup, abstract_state, make_setup, new_state
+from minillm.experiment.job import Run
+from minillm.experiment.saved import restore
+from minillm.experiment.setup import make_setup, new_state
 from minillm.params import count
 from minillm.sections import IMAGES, NEEDS
 from minillm.training import checkpoint, integrity, loop, provenance
 from minillm.training.state import State
-
-
-class Run(NamedTuple):
-    """A run that is under way."""
-
-    experiment: configs.Experiment
-    folder: RunFolder
-    data: Data
-    setup: Setup
-    say: Callable[[str], None]
-    show: Callable[[int, dict], None]  # progress: (step, line)
 
 
 class Stopped(Exception):
@@ -50,25 +41,44 @@ class Stopped(Exception):
 
 def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
-    make_setup(experiment, vocabulary_size(experiment))  # what can be refused, before the disk is touched
+    before = bases.pretraining(experiment)
+    for stage in (before, experiment):  # what can be refused, before the disk is touched
+        make_setup(stage, vocabulary_size(stage)) if stage else None
     with folders.writing(root, experiment, resume) as folder:
+        if before is not None:
+            _pretrain(before, folder, say, show)
         with folders.undone_on_failure(folder):
-            data = load_data(experiment, folder.tokenizer)
+            source = bases.begins_with(experiment, root)
+            pieces = None if source is None else exchange.load_tokenizer(bases.copy_tokenizer(source, folder))
+            data = load_data(experiment, folder.tokenizer, pieces)
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
-            if data.tokenizer is not None:
-                _check_prompts(job)
+            check_prompts(job)
             _describe(job)
-            _write_manifest(job)
-            state, frozen, progress = restore_or_start(job, resume)
+            base = bases.read(experiment, root, job.setup.specs)
+            _write_manifest(job, base.about)
+            state, frozen, progress = restore_or_start(job, resume, base)
         state, progress = _train(job, state, frozen, progress)
         return finish(job, state, frozen, progress)
 
 
-def restore_or_start(job: Run, resume: bool) -> tuple[State, Any, loop.Progress]:
+def _pretrain(experiment: configs.Experiment, folder: RunFolder, say: Callable, show: Callable) -> None:
+    """The stage before, a run of its own in this one's folder; it goes on, or is left alone where it is complete."""
+    root = folder.root / bases.PRETRAIN
+    if RunFolder(root).summary.exists() and configs.load(RunFolder(root).config) == experiment:
+        return
+    say(f"First: {experiment.objective.name} pretraining for {experiment.train.steps} steps, in {root}.")
+    run(experiment, root, root.exists(), say, lambda step, line: show(step, line | {"of": experiment.train.steps}))
+    say("Pretraining is done; now the run itself.")
+
+
+def restore_or_start(job: Run, resume: bool, base: bases.Base) -> tuple[State, Any, loop.Progress]:
     """The newest complete checkpoint, or step 0; log lines after it are cut."""
     step = checkpoint.latest(job.folder.checkpoints)
     if step is None:
-        state, frozen = new_state(job.setup)
+        state, frozen = new_state(job.setup, base.arrays)
+        if base.about:
+            new = ", ".join(base.about["new"]) or "none"
+            job.say(f"Base: {base.about['taken']} parameter arrays from {base.about['run']}; new: {new}.")
         progress = loop.Progress()
         if resume:
             job.say(f"Nothing to resume in {job.folder.root}: starting at step 1.")
@@ -86,24 +96,6 @@ def restore_or_start(job: Run, resume: bool) -> tuple[State, Any, loop.Progress]
         )
     provenance.cut_metrics(job.folder.metrics, step or 0)
     return state, frozen, progress
-
-
-def restore(folder: RunFolder, setup: Setup, step: int) -> tuple[State, Any, loop.Progress]:
-    """A checkpoint's (state, frozen, progress), verified bit for bit."""
-    state_template, frozen = abstract_state(setup)
-    state, meta = checkpoint.restore(folder.checkpoints, step, state_template)
-    if jax.tree.leaves(frozen):
-        frozen, _ = checkpoint.restore(folder.frozen, 0, frozen)
-    return state, frozen, loop.Progress(**meta)
-
-
-def judged_step(folder: RunFolder) -> int:
-    """The step that a run is judged by: the newest, or after early stopping the best. Raises: UserError."""
-    step = checkpoint.latest(folder.checkpoints)
-    if step is None:
-        raise UserError("the run has no complete checkpoint yet", str(folder.root), "go on with --resume")
-    progress = loop.Progress(**checkpoint.read_meta(folder.checkpoints, step))
-    return progress.best_step if progress.finished else step
 
 
 def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[State, loop.Progress]:
@@ -132,7 +124,9 @@ def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], d
 
     def read(step: int, seconds: float) -> dict:
         pace = (seconds - last["seconds"]) / (step - last["step"])
-        found = {unit: tokens / pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
+        found = (
+            {unit: tokens / pace, "step_seconds": pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
+        )
         last.update(step=step, seconds=seconds, warm=True)
         return {"time": seconds} | found
 
@@ -176,63 +170,7 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
     return loop.Hooks(job.data.batch, place, log, evaluate, save, stopping)
 
 
-def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
-    """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
-    if progress.finished:
-        state, _, _ = restore(job.folder, job.setup, judged_step(job.folder))
-    batches = job.data.evaluation("validation")
-    found = results.evaluate(job.setup, job.experiment, state.trainable, frozen, batches)
-    held_out = results.held_out(found, job.experiment, job.data, "validation")
-    job.say("Fitting the baselines on the same data ...")
-    summary = {
-        "steps": int(state.step),
-        "parameters": count(job.setup.specs),
-        "validation": held_out,
-        "baselines": results.baselines(job.experiment, job.data, "validation"),
-        "training_seconds": progress.seconds,
-        "best_step": progress.best_step,
-        "parameter_hash": tree_hash(state.trainable),
-    }
-    samples = []
-    if job.data.tokenizer is not None:
-        samples = _samples(job, job.setup.tuning.attach(state.trainable, frozen))
-    write.write_results(job.folder, job.experiment, job.setup, samples, summary)
-    return summary
-
-
-def _check_prompts(job: Run) -> None:
-    """What cannot be sampled is said before training. Raises: UserError."""
-    prompts, context = job.experiment.sample.prompts, job.setup.config.context
-    if job.experiment.objective.name == "causal":
-        results.encode_prompts(job.data.tokenizer, prompts, context)
-    elif any(prompts):
-        fill.encode_gaps(job.experiment, job.setup, job.data.tokenizer, prompts)
-
-
-def _samples(job: Run, params) -> list[dict[str, str]]:
-    """Continuations, or prompts with their gaps filled in; where there is no prompt, held-out text gets gaps."""
-    if job.experiment.objective.name == "causal":
-        return results.draw_samples(job.setup, params, job.data.tokenizer, sample_settings(job))
-    prompts = job.experiment.sample.prompts
-    if not any(prompts):
-        prompts = fill.gaps(job.experiment, job.setup, job.data.tokenizer, job.data.texts["validation"])
-    return fill.fill(job.experiment, job.setup, params, job.data.tokenizer, prompts)
-
-
-def sample_settings(job: Run) -> configs.SampleConfig:
-    """The [sample] section, with as many new tokens as the context leaves room for."""
-    settings, context = job.experiment.sample, job.setup.config.context
-    longest = max(map(len, results.encode_prompts(job.data.tokenizer, settings.prompts, context)), default=1)
-    return dataclasses.replace(settings, tokens=min(settings.tokens, context - longest))
-
-
-def tree_hash(tree) -> str:
-    """One hash over the hashes of all leaves."""
-    hashes = checkpoint.leaf_hashes(tree)
-    return hashlib.sha256("".join(f"{path}={hashes[path]};" for path in sorted(hashes)).encode()).hexdigest()
-
-
-def _write_manifest(job: Run) -> None:
+def _write_manifest(job: Run, base: dict[str, Any]) -> None:
     """What the bits depend on, for this session and those before it whose steps still count."""
     step = checkpoint.latest(job.folder.checkpoints) or 0
     found = folders.surroundings(job.setup.mesh, folders.command_line())
@@ -243,6 +181,9 @@ def _write_manifest(job: Run) -> None:
         job.say(f"Not as before: {changes}. Equal bits are promised for equal surroundings only.")
     manifest = found | {"sessions": [*earlier, session | found]}
     manifest["data_sha256"] = job.data.sha256
+    manifest |= {"base": base} if base else {}
+    if base and (imported := folders.read_json(RunFolder(Path(base["run"])).manifest).get("imported")):
+        manifest["imported"] = imported  # whose tokenizer this is, and what an export is called
     manifest["tokenizer_sha256"] = None if job.data.tokenizer is None else job.data.tokenizer.sha256
     if old:
         for name in ("data_sha256", "tokenizer_sha256"):
@@ -262,9 +203,11 @@ def _describe(job: Run) -> None:
     job.say(f"Data: {section.source} ({text})" if text else f"Data: {section.source}")
     job.say(f"Model: {job.experiment.model.get('kind', 'gpt')}, {count(job.setup.specs):,} parameters; "
             f"{f'vocabulary {job.data.vocabulary}; ' * bool(job.data.vocabulary)}{job.experiment.train.steps} steps")  # fmt: skip
-    if job.data.vocabulary and len(NEEDS[job.experiment.objective.name].terms) == 1:
-        uniform = math.log(job.data.vocabulary)
-        job.say(f"A model that knows nothing has a loss of ln {job.data.vocabulary} = {uniform:.2f} nats per token.")
+    names = {"classify": len(section.labels), "tag": 1 + 2 * len(section.labels)}
+    choices = names.get(job.experiment.objective.name, 0 if job.data.documents else job.data.vocabulary)
+    if choices and len(NEEDS[job.experiment.objective.name].terms) == 1:
+        unit = NEEDS[job.experiment.objective.name].unit.removesuffix("s")
+        job.say(f"A model that knows nothing has a loss of ln {choices} = {math.log(choices):.2f} nats per {unit}.")
 
 
 @contextlib.contextmanager

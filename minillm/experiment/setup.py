@@ -1,7 +1,7 @@
 """config -> model, optimizer, training step and shardings: everything that does not depend on the text itself."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,7 @@ class Setup(NamedTuple):
     mesh: Any
     shardings: tuple  # of (state, frozen, batch)
     key: Any
-    born: Callable  # key -> (state, frozen) before the first step
+    born: Callable  # (key, base) -> (state, frozen) before the first step
     train_step: Callable  # jitted
     eval_step: Callable  # jitted
     fresh_carry: Callable  # () -> {"carry": of rows that have read nothing}, or {} where none is carried
@@ -135,12 +135,13 @@ def abstract_state(setup: Setup) -> tuple[State, Any]:
     return tuple(jax.tree.map(attach, tree, place) for tree, place in zip(shapes, setup.shardings[:2], strict=True))
 
 
-def new_state(setup: Setup) -> tuple[State, Any]:
-    """(state, frozen), each array born where it belongs."""
-    return jax.jit(setup.born, out_shardings=setup.shardings[:2])(setup.key)
+def new_state(setup: Setup, base: Mapping[str, np.ndarray] | None = None) -> tuple[State, Any]:
+    """(state, frozen), each array born where it belongs; `base` has parameters, by path, that are not left to chance."""
+    return jax.jit(setup.born, out_shardings=setup.shardings[:2])(setup.key, dict(base or {}))
 
 
-def _born(specs, tuning: Tuning, optimizer, carry: Callable[[], dict], key) -> tuple[State, Any]:
+def _born(specs, tuning: Tuning, optimizer, carry: Callable[[], dict], key, base=None) -> tuple[State, Any]:
     tuning_key = params.leaf_key(key, "tuning")
-    trainable, frozen, extra = tuning.init(params.init_params(specs, key, jnp.float32), tuning_key)
+    chance = params.flatten(params.init_params(specs, key, jnp.float32))
+    trainable, frozen, extra = tuning.init(params.unflatten(chance | (base or {})), tuning_key)
     return init_state(trainable, extra | carry(), optimizer), frozen

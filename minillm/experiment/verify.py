@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import jax
 
 from minillm.errors import UserError
+from minillm.experiment import base as bases
 from minillm.experiment import folder as folders
 from minillm.experiment.data import Data
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.reopen import Opened, open_run, read_data
-from minillm.experiment.run import tree_hash
+from minillm.experiment.saved import tree_hash
 from minillm.experiment.setup import Setup, make_setup, new_state
 from minillm.training import checkpoint, provenance
 from minillm.training.provenance import Difference
@@ -87,7 +88,7 @@ def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[t
             setups[settings] = _session_setup(opened, session, data.vocabulary)
         setup = setups[settings]
         if state is None:
-            state, frozen = new_state(setup)
+            state, frozen = new_state(setup, _base(opened))
             _compare_frozen(opened.folder, record, frozen)
         state, frozen = jax.device_put((state, frozen), setup.shardings[:2])
         batch = data.batch(line["step"] - 1)
@@ -98,6 +99,16 @@ def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[t
         replayed = provenance.record(chain, line["step"], batch_hash, key_hash, float(metrics["loss"]), hashes)
         chain = replayed["chain"]
         yield line, state, replayed
+
+
+def _base(opened: Opened) -> dict:
+    """What the run began with, from the run that it came from. Raises: UserError where that is another by now."""
+    found = bases.read(opened.experiment, opened.folder.root, opened.setup.specs)
+    recorded = folders.read_json(opened.folder.manifest).get("base", {})
+    if found.about.get("parameter_sha256") != recorded.get("parameter_sha256"):
+        raise UserError("the base's parameters are no longer those that the run began with", recorded["run"],
+                        "put its files back")  # fmt: skip
+    return found.arrays
 
 
 def _session_setup(opened: Opened, session: dict, vocabulary: int) -> Setup:

@@ -46,7 +46,13 @@ def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, sampl
     lines = {
         name: found[needs.metric] for name, found in summary["baselines"].items() if single and needs.metric in found
     }
-    unit = {"tokens": "nats per token", "images": "nats per image", "pixels": "squared error per pixel"}[needs.unit]
+    unit = (
+        "squared error"
+        if needs.metric == "squared_error" and needs.unit == "examples"
+        else {"tokens": "nats per token", "examples": "nats per example", "pixels": "squared error per pixel"}[
+            needs.unit
+        ]
+    )
     loss_curve(metrics, folder.figure, lines, f"loss ({unit if single else 'sum of its terms'})")
     write_report(folder.report, {
         "title": experiment.name, "summary": summary, "metrics": metrics, "samples": samples,

@@ -2,12 +2,12 @@
 
 from minillm.objectives.causal import causal
 from minillm.objectives.denoising import denoising, masked_patches
-from minillm.objectives.image_classification import image_classification
 from minillm.objectives.masked import masked
 from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
 from minillm.objectives.sequence_to_sequence import sequence_to_sequence
 from minillm.objectives.span import span
 from minillm.objectives.structural import structural
+from minillm.objectives.supervised import classify, multi_label, regression, tag
 
 OBJECTIVES = {
     "causal": causal,
@@ -17,7 +17,10 @@ OBJECTIVES = {
     "structural": structural,
     "sequence_to_sequence": sequence_to_sequence,
     "span": span,
-    "image_classification": image_classification,
+    "classify": classify,
+    "multi_label": multi_label,
+    "regression": regression,
+    "tag": tag,
     "denoising": denoising,
     "masked_patches": masked_patches,
 }

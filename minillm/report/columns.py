@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
+    "macro_f1": ("macro F1", ".3f"),
+    "entity_f1": ("entity F1", ".3f"),
+    "r2": ("R²", ".3f"),
     "bits_per_character": ("bits per character", ".3f"),
     "perplexity": ("perplexity", ",.2f"),
     "nll": ("nats per token", ".3f"),
@@ -11,15 +14,17 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "squared_error": ("squared error per pixel", ".4f"),
     "accuracy": ("accuracy", ".1%"),
     "recovered": ("recovered", ".1%"),
+    "log_loss": ("log loss", ".3f"),
+    "calibration_error": ("calibration error", ".3f"),
 }
-HIGHER = ("accuracy", "recovered")  # is better
+HIGHER = ("macro_f1", "entity_f1", "r2", "accuracy", "recovered")  # is better
 
 
 def choose(
     summary: Mapping[str, Any],
 ) -> tuple[list[tuple[str, Mapping[str, float]]], dict[str, tuple[str, str]]]:
     """A run's summary -> (name, values) of the model and its baselines, best first, and the columns that compare them."""
-    rows = {"this model": summary.get("validation") or {}, **(summary.get("baselines") or {})}
+    rows = {"this model": summary.get(summary.get("judged", "validation")) or {}, **(summary.get("baselines") or {})}
     baselines = [row for name, row in rows.items() if name != "this model"] or list(rows.values())
     columns = {key: column for key, column in COLUMNS.items() if any(key in row for row in baselines)}
     if not columns:

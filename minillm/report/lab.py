@@ -12,7 +12,7 @@ PANELS = (  # (key of a row, title, objectives whose rows and baselines it shows
     ("accuracy", "masked tokens\nfound (%)", MASKED),
     ("recovered", "removed tokens\nrecovered (%)", ("span",)),
     ("exact", "strings right\nto the end (%)", ("sequence_to_sequence",)),
-    ("accuracy", "images named\nrightly (%)", ("image_classification",)),
+    ("accuracy", "images named\nrightly (%)", ("classify",)),
     ("squared_error", "squared error\nper pixel", ("denoising",)),
     ("squared_error", "squared error\nper pixel", ("masked_patches",)),
     ("probe_trained", "probe: topic from\nfrozen features (%)", None),

@@ -1,0 +1,81 @@
+"""Commands that make many runs: lab and sweep."""
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minillm.commands.shared import SAID, Config, Json, Set, app, interrupt, output, prepare
+from minillm.errors import UserError
+
+
+@app.command(epilog="Example: `minillm lab configs/history.toml`, and again after a stop: it goes on")
+def lab(
+    config: Config,
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The lab's folder; default runs/NAME")] = None,
+    only: Annotated[list[str], typer.Option(help="A member to run; may be repeated; default all")] = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Several runs that differ in what they say, several seeds each: one table, one figure."""
+    prepare()
+    environment = _leave_accelerator()
+    from minillm.experiment import display
+    from minillm.experiment import lab as labs
+
+    found = labs.load(config, tuple(overrides))
+    root = out or Path("runs") / found.name
+    say = lambda text: None if as_json else typer.echo(text)
+    with _going_on(root):
+        table = labs.run_lab(found, root, tuple(only), say, environment)
+    output(table, as_json, lambda: display.lab(table, root))
+
+
+@app.command(epilog="Example: `minillm sweep configs/sentiment-zh.toml --grid optimizer.learning_rate=3e-5,1e-4,3e-4`")
+def sweep(
+    config: Config,
+    grid: Annotated[list[str], typer.Option(help="section.key=value,value,...; may be repeated")],
+    seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2")] = "0,1,2",
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The sweep's folder; default runs/NAME-sweep")] = None,
+    as_json: Json = False,
+) -> None:
+    """One config at every point of a grid, several seeds each: mean and interval, and a plot."""
+    prepare()
+    environment = _leave_accelerator()
+    from minillm.experiment import display
+    from minillm.experiment import sweep as sweeps
+
+    if not all(part.strip().isdecimal() for part in seeds.split(",")):
+        raise UserError(f"expected numbers with commas, got {seeds!r}", "--seeds", "for example --seeds 0,1,2")
+    found = sweeps.plan(config, overrides, grid, tuple(int(part) for part in seeds.split(",")))
+    root = out or Path("runs") / found.lab.name
+    say = lambda text: None if as_json else typer.echo(text)
+    with _going_on(root):
+        table = sweeps.run_sweep(found, root, say, environment)
+    output(table, as_json, lambda: display.sweep(table, root))
+
+
+def _leave_accelerator() -> dict[str, str]:
+    """An accelerator belongs to the runs, which are processes of their own and get the environment that is returned."""
+    environment = dict(os.environ)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    return environment
+
+
+@contextlib.contextmanager
+def _going_on(root: Path) -> Iterator[None]:
+    """Many runs, stopped by a signal: says how they go on."""
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        SAID.append(shlex.join(sys.argv))
+        sys.stderr.write(f"minillm: stopped in {root}; the same command goes on\n")
+        raise SystemExit(130) from None

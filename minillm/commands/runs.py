@@ -1,0 +1,141 @@
+"""Commands about one run or a few: run, describe, sample, predict, eval, compare, verify."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minillm.commands.shared import INTERRUPTS, SAID, Config, Json, RunPath, Set, app, output, prepare
+from minillm.errors import UserError
+
+
+@app.command(epilog="Example: `minillm run configs/quickstart.toml --set train.steps=100 --out runs/short`")
+def run(
+    config: Config,
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/NAME")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, evaluate, sample and report, as the config says."""
+    prepare()
+    from minillm.experiment import base, display
+    from minillm.experiment import run as runs
+
+    experiment = base.load(config, overrides)
+    root = out or Path("runs") / experiment.name
+    try:
+        if INTERRUPTS:
+            raise KeyboardInterrupt
+        with display.watch(experiment.train.steps, quiet=as_json) as (say, show):
+            summary = runs.run(experiment, root, resume, say, show)
+    except (runs.Stopped, BrokenPipeError) as stopped:
+        settings = [part for override in overrides for part in ("--set", override)]
+        place = ["--out", str(out)] if out else []
+        again = shlex.join(["minillm", "run", str(config), *settings, *place, "--resume"])
+        broken = isinstance(stopped, BrokenPipeError)
+        what = "whoever read the output has gone, so the run stopped" if broken else stopped
+        sys.stderr.write(f"minillm: {what} in {root}; go on with: {again}\n")
+        SAID.append(again)
+        if broken:
+            raise  # the command line's library ends quietly, with code 1
+        raise SystemExit(128 + stopped.signal_number) from None
+    output(summary, as_json, lambda: display.summary(summary, root))
+
+
+@app.command(epilog="Example: `minillm describe configs/quickstart.toml --set mesh.data=4`")
+def describe(config: Config, overrides: Set = [], as_json: Json = False) -> None:  # noqa: B006
+    """Parameters, sharding, memory, FLOPs and collectives of a config; allocates nothing."""
+    prepare()
+    from minillm.experiment import base
+    from minillm.experiment import describe as describing
+
+    found = describing.describe(base.load(config, overrides))
+    output(found, as_json, lambda: describing.show(found))
+
+
+@app.command(epilog='Example: `minillm sample runs/quickstart --prompt "The statement" --tokens 80 --top-k 40`')
+def sample(
+    run: RunPath,
+    prompt: Annotated[
+        list[str], typer.Option(help="Text to continue, or with <mask> where a word is missing; may be repeated")
+    ] = [""],  # noqa: B006
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens at most")] = 100,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_p: Annotated[float | None, typer.Option(min=1e-9, max=1.0)] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Continuations per prompt")] = 1,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Continue a prompt with a trained run; a BERT or T5 fills in its <mask>, always with what is most likely."""
+    prepare()
+    from minillm.config import SampleConfig
+    from minillm.experiment import reopen
+
+    try:
+        settings = SampleConfig(tuple(prompt) * samples, tokens, temperature, top_k, top_p, seed)
+    except ValueError as error:
+        raise UserError(str(error), "sample", "mend that option") from None
+    found = reopen.sample(run, settings)
+    output(found, as_json, lambda: [typer.echo(f"{row['prompt']}{row['text']}\n") for row in found])
+
+
+@app.command(epilog='Example: `minillm predict runs/sentiment-zh --text "质量很好，下次还来"`')
+def predict(
+    run: RunPath,
+    text: Annotated[list[str], typer.Option(help="A text to label; may be repeated")] = [],  # noqa: B006
+    file: Annotated[Path | None, typer.Option(help="A file with a text per line")] = None,
+    pair: Annotated[list[str], typer.Option(help="The second sentence, for a run on pairs; one per text")] = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Label new texts with probabilities, with a run that learned from labels."""
+    prepare()
+    from minillm.data.corpora import read_text
+    from minillm.experiment import display
+    from minillm.experiment import predict as predicting
+
+    lines = [] if file is None else [line for line in read_text(file).splitlines() if line.strip()]
+    found = predicting.predict(run, [*text, *lines], pair or None)
+    output(found, as_json, lambda: display.predictions(found))
+
+
+@app.command("eval", epilog="Example: `minillm eval runs/quickstart --split validation --json`")
+def evaluate(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    as_json: Json = False,
+) -> None:
+    """Held-out metrics of a run, from its newest checkpoint."""
+    prepare()
+    from minillm.experiment import display, reopen
+
+    found = reopen.evaluate(run, split)
+    output(found, as_json, lambda: display.table(f"{run} on {split}", found))
+
+
+@app.command(epilog="Example: `minillm compare runs/a runs/b`")
+def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs")], as_json: Json = False) -> None:
+    """One table and one plot over several runs."""
+    from minillm.experiment import display, reopen
+
+    found = reopen.compare(runs)
+    output(found, as_json, lambda: display.compare(found, runs[0] / "compare.png"))
+
+
+@app.command(epilog="Example: `minillm verify runs/quickstart --steps 20`")
+def verify(
+    run: RunPath,
+    steps: Annotated[int | None, typer.Option(min=1, help="How many to replay; default all")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a run's checkpoints and log, replay its steps, and name the first that differs."""
+    prepare()
+    from minillm.experiment import verify as verifying
+
+    found = verifying.verify(run, steps, lambda text: None if as_json else typer.echo(text))
+    output(found, as_json, lambda: typer.echo(found["verdict"]))
+    if not found["equal"]:
+        raise SystemExit(1)

@@ -1,0 +1,122 @@
+"""Labelled texts -> rows of ids and batches, as pure functions of (seed, step).
+
+    [class] A [separator]                        one text          Devlin et al. 2019, section 4
+    [class] A [separator] B [separator]          a pair
+    [class] u_1 u_2 ... [separator]              tagged units (characters or words), each maybe several tokens long
+
+A row that is too long is cut: the longer text of a pair loses its tokens first; units go whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minillm.data.batches import epoch_order
+
+Ids = Sequence[int]
+
+
+class Frame(NamedTuple):
+    """The ids that hold a row together."""
+
+    begin: int  # the class token
+    end: int  # the separator
+    pad: int
+
+
+class RowDataset(NamedTuple):
+    """All rows of a split.
+
+    tokens, token_types [rows, length] int32 · mask [rows, length] bool, False at padding · labels: [rows] int32 classes
+    or float32 numbers, [rows, classes] float32, or [rows, length] int32 tags · tagged [rows, length] bool, True where a
+    token carries a tag; None without tags · cut: how many rows lost tokens
+    """
+
+    tokens: np.ndarray
+    token_types: np.ndarray
+    mask: np.ndarray
+    labels: np.ndarray
+    tagged: np.ndarray | None = None
+    cut: int = 0
+
+
+def text_rows(
+    texts: Sequence[Ids], pairs: Sequence[Ids] | None, labels: np.ndarray, length: int, frame: Frame
+) -> RowDataset:
+    """Texts (and, in order, what is paired with them) as ids, without special ones -> rows."""
+    tokens, token_types, mask = _blank(len(texts), length, frame)
+    cut = 0
+    for row, first in enumerate(texts):
+        second = None if pairs is None else pairs[row]
+        first, second, shortened = shorten(first, second, length)
+        cut += shortened
+        ids = [frame.begin, *first, frame.end]
+        token_types[row, len(ids) :] = second is not None
+        ids += [] if second is None else [*second, frame.end]
+        tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
+    return RowDataset(tokens, np.where(mask, token_types, 0).astype(np.int32), mask, labels, None, cut)
+
+
+def shorten(first: Ids, second: Ids | None, length: int) -> tuple[Ids, Ids | None, bool]:
+    """What fits into a row of `length` with its frame, and whether something was cut."""
+    if second is None:
+        return first[: length - 2], None, len(first) > length - 2
+    room = length - 3
+    most_first = max(room - len(second), -(-room // 2))  # each keeps half of the room, more where the other needs less
+    most_second = room - min(len(first), most_first)
+    return first[:most_first], second[:most_second], len(first) + len(second) > room
+
+
+def unit_rows(units: Sequence[Sequence[Ids]], tags: Sequence[Sequence[int]], length: int, frame: Frame) -> RowDataset:
+    """Units as ids (one or more each) with a tag each -> rows; a unit's first token carries its tag (section 5.3)."""
+    tokens, token_types, mask = _blank(len(units), length, frame)
+    labels, tagged = np.zeros_like(tokens), np.zeros_like(mask)
+    cut = 0
+    for row, (pieces, row_tags) in enumerate(zip(units, tags, strict=True)):
+        place = 1
+        for ids, tag in zip(pieces, row_tags, strict=True):
+            if place + len(ids) > length - 1:
+                cut += 1
+                break
+            tokens[row, place : place + len(ids)] = ids
+            labels[row, place], tagged[row, place] = tag, True
+            place += len(ids)
+        tokens[row, 0], tokens[row, place], mask[row, : place + 1] = frame.begin, frame.end, True
+    return RowDataset(tokens, token_types, mask, labels, tagged, cut)
+
+
+def row_batch_at(dataset: RowDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+    """The batch of a step: the rows' fields, weights float32 and index int32.
+
+    Each epoch goes over the rows once, in an order of its own; an epoch's last batch goes on into the next.
+    """
+    count = len(dataset.tokens)
+    numbers = [divmod(step * batch_size + place, count) for place in range(batch_size)]
+    rows = np.array([epoch_order(count, seed, epoch)[place] for epoch, place in numbers])
+    return _batch(dataset, rows, np.ones(batch_size, bool))
+
+
+def row_evaluation_batches(dataset: RowDataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Every row once, in order; the last batch is filled up with copies of row 0, of weight 0."""
+    count = len(dataset.tokens)
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + batch_size)
+        yield _batch(dataset, np.where(rows < count, rows, 0), rows < count)
+
+
+def _blank(rows: int, length: int, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    shape = (rows, length)
+    return np.full(shape, frame.pad, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
+
+
+def _batch(dataset: RowDataset, rows: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
+    weights = real if dataset.tagged is None else dataset.tagged[rows] & real[:, None]
+    return {
+        "tokens": dataset.tokens[rows],
+        "token_types": dataset.token_types[rows],
+        "mask": dataset.mask[rows],
+        "labels": dataset.labels[rows],
+        "weights": weights.astype(np.float32),
+        "index": np.arange(len(rows), dtype=np.int32),
+    }

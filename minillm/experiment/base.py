@@ -1,0 +1,130 @@
+"""Where a run's parameters come from, other than chance: another run, ours or imported, or pretraining of its own.
+
+    [base]      run = "runs/bert"            take its parameters, its tokenizer and its [model]; the heads are new
+    [pretrain]  objective, optimizer, ...    first a run of its own, in OUT/pretrain, on the same training part
+
+With both, pretraining goes on from the base (domain-adaptive pretraining: Gururangan et al. 2020).
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minillm import config as configs
+from minillm.config import Experiment
+from minillm.data import fetch
+from minillm.errors import UserError
+from minillm.experiment import exchange
+from minillm.experiment import folder as folders
+from minillm.experiment.folder import RunFolder
+from minillm.params import Specs, flatten
+from minillm.training import provenance
+
+PRETRAIN = "pretrain"  # the folder of the stage before, in the run's own
+OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective decides
+TASK_HEADS = ("classify", "tag", "span")  # a task's own: always new
+HEADS = (*TASK_HEADS, "pooler", "masked", "next_sentence")  # may be new
+
+
+class Base(NamedTuple):
+    """What a run begins with."""
+
+    arrays: dict[str, np.ndarray]  # path -> parameter: those that the run's own table has too
+    about: dict[str, Any]  # for the manifest: where from, at which step, what was taken, left and is new
+
+
+def load(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
+    """A config whose [model] is completed from its base. Raises: UserError."""
+    return check(configs.read_toml(path, overrides), str(path))
+
+
+def check(raw: dict[str, Any], where: str) -> Experiment:
+    """Sections as plain data -> the experiment; see `config.check`. A base that `minillm fetch` knows is fetched."""
+    section = raw.get("base")
+    if not isinstance(section, dict) or not isinstance(section.get("run"), str):
+        return configs.check(raw, where)
+    root = locate(section["run"])
+    if "tokenizer" in raw:
+        raise UserError("the base brings its tokenizer", f"{where}: tokenizer", "leave the section out")
+    model = {key: value for key, value in exchange.read_model(root).items() if key not in OWN}
+    own = raw.get("model", {})
+    if isinstance(own, dict) and own.get("kind", model["kind"]) != model["kind"]:
+        raise UserError(
+            f"the base is a {model['kind']}", f"{where}: model.kind", "leave it out, or choose another base"
+        )
+    base = section | {"run": str(root.absolute()), "vocabulary": exchange.read_rows(root)}
+    return configs.check(raw | {"base": base, "model": model | own}, where)
+
+
+def locate(name: str) -> Path:
+    """A run's folder; a model of `minillm fetch` is imported into the cache at first use. Raises: UserError."""
+    root = Path(name)
+    if root.exists() or name not in fetch.MODELS:
+        folders.existing(root)
+        return root
+    root = fetch.cache_folder() / "imported" / name
+    if not root.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        exchange.import_run(Path(name), root)
+    return root
+
+
+def pretraining(experiment: Experiment, where: str = "pretrain") -> Experiment | None:
+    """The stage before as an experiment of its own, or None.
+
+    Data, tokenizer, base and mesh are the run's own; so is the model, but for its heads. Objective, optimizer and training
+    are what [pretrain] says, and the seed the run's own. Raises: UserError.
+    """
+    if not experiment.pretrain:
+        return None
+    raw = configs.plain(experiment)
+    model = {key: value for key, value in raw["model"].items() if key not in OWN}
+    shared = {name: raw[name] for name in ("data", "tokenizer", "mesh", "base")}
+    stage = {"name": PRETRAIN, "model": model, "train": {"seed": experiment.train.seed}, **shared}
+    for name, section in experiment.pretrain.items():
+        stage[name] = {**stage.get(name, {}), **section} if isinstance(section, dict) else section
+    return configs.check(stage, where)
+
+
+def begins_with(experiment: Experiment, root: Path) -> Path | None:
+    """The run whose parameters the run in `root` takes over, or None."""
+    if experiment.pretrain:
+        return root / PRETRAIN
+    return None if experiment.base.run is None else Path(experiment.base.run)
+
+
+def read(experiment: Experiment, root: Path, specs: Specs) -> Base:
+    """The parameters that the run in `root` takes over; empty where it begins by chance. Raises: UserError.
+
+    A path that both tables have must have the same shape; heads that the base lacks are new, and those of tasks always.
+    """
+    source = begins_with(experiment, root)
+    if source is None:
+        return Base({}, {})
+    found = exchange.open_model(source)
+    arrays = flatten(found.params)
+    part = lambda path: path.partition("/")[0]
+    taken = {path: arrays[path] for path in specs if path in arrays and part(path) not in TASK_HEADS}
+    for path, array in taken.items():
+        if array.shape != specs[path].shape:
+            message = f"{path} is {list(array.shape)} in the base and {list(specs[path].shape)} here"
+            raise UserError(message, f"base: {source}", "leave the key of [model] out that makes the difference")
+    new = sorted(set(specs) - set(taken))
+    if strange := [path for path in new if part(path) not in HEADS]:
+        raise UserError(f"the base has no {strange[0]}", f"base: {source}", "choose a base of the same architecture")
+    return Base(taken, {
+        "run": str(source), "step": found.step, "parameter_sha256": provenance.hash_arrays(taken),
+        "taken": len(taken), "new": new, "left": sorted(set(arrays) - set(taken)),
+    })  # fmt: skip
+
+
+def copy_tokenizer(source: Path, folder: RunFolder) -> RunFolder:
+    """The base's tokenizer, byte for byte, into a run's folder; the base's folder."""
+    with folders.system_errors(folder.root):
+        if (source / exchange.TOKENIZER).is_dir():
+            shutil.copytree(source / exchange.TOKENIZER, folder.root / exchange.TOKENIZER, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(RunFolder(source).tokenizer, folder.tokenizer)
+    return RunFolder(source)

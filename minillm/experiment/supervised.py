@@ -1,0 +1,134 @@
+"""Labelled documents -> rows and batches, and what a trained head says of them.
+
+How a document's label becomes numbers depends on the objective: a class's place in data.labels, a 0 or 1 per class, the
+number itself, or a tag per unit (O, then B- and I- of each entity type).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from minillm.config import Experiment
+from minillm.data import rows
+from minillm.data.document import Document
+from minillm.data.tokenizer import BOS, EOS, PAD, UNK
+from minillm.errors import UserError
+from minillm.experiment.examples import Reading, example_length
+from minillm.experiment.setup import Setup
+from minillm.objectives.supervised import head_scores
+from minillm.sections import NEEDS
+
+Documents = Sequence[Document]
+
+
+def tag_names(types: Sequence[str]) -> list[str]:
+    """Entity types -> tags: O, B-PER, I-PER, ... (Ramshaw and Marcus 1995)."""
+    return ["O", *(f"{place}-{kind}" for kind in types for place in "BI")]
+
+
+def label_array(experiment: Experiment, documents: Documents) -> np.ndarray:
+    """[rows] int32 classes, [rows, classes] float32 zeros and ones, or [rows] float32 numbers."""
+    name, classes = experiment.objective.name, list(experiment.data.labels)
+    if name == "regression":
+        return np.array([document.label for document in documents], np.float32)
+    if name == "multi_label":
+        return np.array([[kind in document.label for kind in classes] for document in documents], np.float32)
+    return np.array([classes.index(document.label) for document in documents], np.int32)
+
+
+def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length: int | None = None) -> rows.RowDataset:
+    """Documents -> rows of ids with labels; documents without a label get class 0, for prediction."""
+    frame, length = rows.Frame(pieces.bos, pieces.eos, pieces.pad), length or example_length(experiment)
+    if experiment.objective.name == "tag":
+        names = {name: number for number, name in enumerate(tag_names(experiment.data.labels))}
+        units = [pieces.encode_many(document.units) for document in documents]
+        # a unit without a piece of its own (a control character, say) still takes its place
+        units = [[ids or [pieces.unk] for ids in row] for row in units]
+        tags = [[names[tag] for tag in document.label or ["O"] * len(document.units)] for document in documents]
+        return rows.unit_rows(units, tags, length, frame)
+    texts = pieces.encode_many([document.text for document in documents])
+    pairs = None
+    if any(document.pair is not None for document in documents):
+        pairs = pieces.encode_many([document.pair or "" for document in documents])
+    known = all(document.label is not None for document in documents)
+    labels = label_array(experiment, documents) if known else np.zeros(_shape(experiment, len(documents)), np.int32)
+    return rows.text_rows(texts, pairs, labels, length, frame)
+
+
+def labelled_reading(experiment: Experiment, pieces: Any, documents: dict[str, Documents]) -> Reading:
+    """The batches of labelled documents, by split."""
+    train = experiment.train
+
+    @functools.cache
+    def part(split: str) -> rows.RowDataset:
+        return make_rows(experiment, pieces, documents[split])
+
+    def batch(step: int) -> dict:
+        return rows.row_batch_at(part("train"), train.seed, step, train.batch_size)
+
+    def evaluation(split: str) -> list[dict]:
+        return list(rows.row_evaluation_batches(part(split), train.batch_size))
+
+    return Reading(batch, evaluation)
+
+
+def made_up_rows(experiment: Experiment) -> dict:
+    """A batch of the right shapes that says nothing."""
+    length, count = example_length(experiment), experiment.train.batch_size
+    frame, ids = rows.Frame(BOS, EOS, PAD), [UNK] * (length - 2)
+    if experiment.objective.name == "tag":
+        dataset = rows.unit_rows([[[UNK]] * (length - 2)] * count, [[0] * (length - 2)] * count, length, frame)
+    else:
+        kind = np.int32 if experiment.objective.name == "classify" else np.float32
+        dataset = rows.text_rows([ids] * count, None, np.zeros(_shape(experiment, count), kind), length, frame)
+    return rows.row_batch_at(dataset, 0, 0, count)
+
+
+def _shape(experiment: Experiment, count: int) -> tuple[int, ...]:
+    return (count, len(experiment.data.labels)) if experiment.objective.name == "multi_label" else (count,)
+
+
+def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dict]], np.ndarray]:
+    """(trainable, frozen, batches) -> the head's scores of every row with weight, in order, as float64.
+
+    [rows, labels], or [rows, length, labels] for tags. Compiled once.
+    """
+    head, model = NEEDS[experiment.objective.name].tasks[0], setup.tuning.wrap(setup.model)
+
+    @jax.jit
+    def scores(trainable, frozen, batch):
+        return head_scores(model, setup.tuning.attach(trainable, frozen), batch, None, head)
+
+    def run(trainable, frozen, batches: list[dict]) -> np.ndarray:
+        found = []
+        for batch in batches:
+            real = batch["weights"].reshape(len(batch["weights"]), -1).any(1)
+            said = scores(trainable, frozen, jax.device_put(batch, setup.shardings[2]))
+            found.append(np.asarray(said, np.float64)[real])
+        return np.concatenate(found)
+
+    return run
+
+
+def probabilities(experiment: Experiment, scores: np.ndarray) -> np.ndarray:
+    """Scores -> softmax over classes, a sigmoid per class for several labels, or the numbers themselves."""
+    name = experiment.objective.name
+    if name == "regression":
+        return scores
+    if name == "multi_label":
+        return 1.0 / (1.0 + np.exp(-scores))
+    raised = np.exp(scores - scores.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def refuse_unlabelled(experiment: Experiment, documents: Documents) -> None:
+    """Raises: UserError where a document has no label, or tags are wanted and there are no units."""
+    for document in documents:
+        if document.label is None:
+            raise UserError(f"{document.name} has no label", "data", "use a labelled source, or set data.label_key")
+        if (document.units is None) == (experiment.objective.name == "tag"):
+            mend = "tag reads units with a tag each, such as a conll file; the other objectives read texts"
+            raise UserError(f"{experiment.objective.name} cannot learn from {document.name}", "data.source", mend)

@@ -1,0 +1,75 @@
+"""`minillm sweep`: one config at every point of a grid, several seeds each. A sweep is a lab whose members are the points.
+
+What no point of the grid changes is done once: where the config pretrains first, each seed's pretraining is shared.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minillm import config as configs
+from minillm.errors import UserError
+from minillm.experiment import base as bases
+from minillm.experiment import folder as folders
+from minillm.experiment import lab as labs
+from minillm.report.sweep import write_figure
+
+BEFORE = ("pretrain", "data", "tokenizer", "model", "base")  # sections that pretraining depends on
+
+
+class Sweep(NamedTuple):
+    """A lab, and member -> the values of the keys that make it."""
+
+    lab: labs.Lab
+    points: dict[str, dict[str, Any]]
+
+
+def parse_grid(grid: list[str]) -> dict[str, list[str]]:
+    """["optimizer.learning_rate=1e-4,3e-4"] -> key -> values as typed. Raises: UserError."""
+    found = {}
+    for part in grid:
+        key, _, values = part.partition("=")
+        found[key.strip()] = [value.strip() for value in values.split(",") if value.strip()]
+        if not key.strip() or not found[key.strip()]:
+            raise UserError(f"expected section.key=value,value, got {part!r}", "--grid",
+                            "for example --grid optimizer.learning_rate=1e-4,3e-4")  # fmt: skip
+    if not found:
+        raise UserError("no key varies", "--grid", "for example --grid optimizer.learning_rate=1e-4,3e-4")
+    return found
+
+
+def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ...]) -> Sweep:
+    """Every point's sections. Raises: UserError where one of them is no right config."""
+    values, members, points = parse_grid(grid), {}, {}
+    raw = configs.read_toml(path, overrides)
+    experiment, shared = bases.check(raw, str(path)), {}
+    if experiment.pretrain and not any(key.split(".")[0] in BEFORE for key in values):
+        shared = {f"pretrain-{seed}": _before(raw, path, seed) for seed in seeds}
+    for point in itertools.product(*values.values()):
+        settings = dict(zip(values, point, strict=True))
+        name = "-".join(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
+        sections = configs.read_toml(path, [*overrides, *(f"{key}={value}" for key, value in settings.items())])
+        if shared:
+            sections = {key: value for key, value in sections.items() if key not in ("pretrain", "tokenizer")}
+            sections["base"] = {"run": "@pretrain-{seed}"}
+        members[re.sub(r"[^\w-]", "_", name)] = sections
+        points[re.sub(r"[^\w-]", "_", name)] = settings
+    lab = labs.Lab(name=f"{experiment.name}-sweep", members=members, bases=shared, seeds=seeds)
+    return Sweep(lab, points)
+
+
+def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], environment=None) -> dict[str, Any]:
+    """Runs what has not run yet; the table has each row's point. Raises: UserError."""
+    table = labs.run_lab(sweep.lab, root, (), say, environment)
+    for row in table["rows"]:
+        row["point"] = sweep.points[row["member"]]
+    folders.write_json(root / "table.json", table)
+    write_figure(table, root / "sweep.png")
+    return table
+
+
+def _before(raw: dict[str, Any], path: Path, seed: int) -> dict[str, Any]:
+    seeded = labs.merge(raw, {"train": {"seed": seed}})
+    return configs.plain(bases.pretraining(bases.check(seeded, str(path))))

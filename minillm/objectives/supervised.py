@@ -1,0 +1,68 @@
+"""Learn from labels: one class, several classes, a number, or a class per token.
+
+    classify     L = - log softmax(s)_y                                   Devlin et al. 2019, section 4.1
+    multi_label  L = - sum over classes c of  y_c log sigmoid(s_c) + (1 - y_c) log sigmoid(-s_c)
+    regression   L = (s - y)^2                                            their STS-B, appendix B.1
+    tag          L = - log softmax(s_t)_{y_t}, over the tokens that carry a tag        section 5.3
+
+The scores s come from a head of the model: "classify" reads a whole row or image, "tag" each token.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from minillm.models.contract import Batch, Model
+from minillm.nn.dropout import example_keys
+from minillm.objectives.causal import prediction_sums
+from minillm.objectives.contract import Sums
+
+
+def head_scores(model: Model, params, batch: Batch, key, head: str):
+    """What a head says of the batch: "classify" [batch, labels], "tag" [batch, length, labels]. `key` turns dropout on."""
+    if "labels" not in batch:
+        raise ValueError(f"a head is trained on a batch with labels, got {sorted(batch)}")
+    hidden = model.apply(params, batch, key=key).hidden
+    keys = None if key is None else example_keys(key, batch["index"])
+    return model.heads[head](params, hidden, keys=keys)
+
+
+def classify(model: Model, params, batch: Batch, key=None, extra=None, *, label_smoothing: float = 0.0) -> Sums:
+    """One class per row or image: sum "loss" over those with weight; metrics "nll" and "accuracy".
+
+    Batch: a model's input, labels [batch] int, weights [batch]; index [batch] where there is dropout.
+    """
+    scores = head_scores(model, params, batch, key, "classify")
+    rows = {"targets": batch["labels"][:, None], "weights": batch["weights"][:, None]}
+    return prediction_sums(scores[:, None], rows, extra, label_smoothing=label_smoothing, z_loss=False)
+
+
+def multi_label(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:
+    """Any number of classes per row: sum "loss", a mean over classes; metrics "nll" and "accuracy" (of single decisions).
+
+    Batch: labels [batch, classes], 1.0 where a class applies.
+    """
+    scores = head_scores(model, params, batch, key, "classify").astype(jnp.float32)
+    labels, weights = batch["labels"], batch["weights"]
+    losses = -(labels * jax.nn.log_sigmoid(scores) + (1.0 - labels) * jax.nn.log_sigmoid(-scores)).mean(-1)
+    right = ((scores > 0.0) == (labels > 0.5)).astype(jnp.float32).mean(-1)
+    loss, total = (losses * weights).sum(), weights.sum()
+    metrics = {"nll": (loss, total), "accuracy": ((right * weights).sum(), total)}
+    return Sums({"loss": loss}, {"loss": total}, metrics, extra)
+
+
+def regression(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:
+    """A number per row: sum "loss" of squared errors; metric "squared_error". Batch: labels [batch] float."""
+    scores = head_scores(model, params, batch, key, "classify")[:, 0].astype(jnp.float32)
+    weights = batch["weights"]
+    loss, total = (jnp.square(scores - batch["labels"]) * weights).sum(), weights.sum()
+    return Sums({"loss": loss}, {"loss": total}, {"squared_error": (loss, total)}, extra)
+
+
+def tag(model: Model, params, batch: Batch, key=None, extra=None, *, label_smoothing: float = 0.0) -> Sums:
+    """A class per token: sum "loss" over tokens with weight; metrics "nll" and "accuracy" (of tags, not of entities).
+
+    Batch: labels [batch, length] int, weights [batch, length], 0 where a token carries no tag.
+    """
+    scores = head_scores(model, params, batch, key, "tag")
+    rows = {"targets": batch["labels"], "weights": batch["weights"]}
+    return prediction_sums(scores, rows, extra, label_smoothing=label_smoothing, z_loss=False)

@@ -1,0 +1,229 @@
+"""Runs that learn from labels, as a user would make them: pretrain, fine-tune, judge, predict, resume, verify, sweep."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minillm.errors import UserError
+from minillm.experiment import base as bases
+from minillm.experiment import run as runs
+from minillm.experiment.predict import predict
+from minillm.experiment.verify import verify
+
+GOOD, BAD, OTHER = (
+    ["good", "fine", "great", "nice"],
+    ["bad", "poor", "awful", "sad"],
+    ["the", "a", "room", "book", "food", "screen"],
+)
+CONFIG = """
+name = "tiny"
+[data]
+source = "lines"
+path = "{path}"
+labels = ["neg", "pos"]
+validation = 0.2
+test = 0.2
+length = 16
+[tokenizer]
+vocabulary = 300
+[model]
+kind = "bert"
+context = 16
+layers = 1
+width = 16
+heads = 2
+[objective]
+name = "classify"
+[train]
+steps = 80
+batch_size = 8
+evaluate_every = 40
+[optimizer]
+learning_rate = 1e-2
+"""
+PRETRAIN = """
+[pretrain]
+objective = { name = "masked" }
+train = { steps = 6, batch_size = 8, evaluate_every = 6 }
+"""
+
+
+def silent(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root, generator, lines = tmp_path_factory.mktemp("labelled"), random.Random(0), {}
+    while len(lines) < 300:
+        label = ("neg", "pos")[len(lines) % 2]
+        words = [generator.choice(OTHER) for _ in range(5)]
+        words.insert(generator.randrange(6), generator.choice(GOOD if label == "pos" else BAD))
+        lines[" ".join(words)] = label
+    (root / "reviews.txt").write_text("".join(f"{text}:{label}\n" for text, label in lines.items()))
+    (root / "plain.toml").write_text(CONFIG.format(path=root / "reviews.txt"))
+    (root / "staged.toml").write_text(CONFIG.format(path=root / "reviews.txt") + PRETRAIN)
+    return root
+
+
+@pytest.fixture(scope="module")
+def staged(folder):
+    root = folder / "run"
+    summary = runs.run(bases.load(folder / "staged.toml"), root, False, silent, silent)
+    return root, summary
+
+
+def test_one_command_pretrains_tunes_and_judges(staged):
+    root, summary = staged
+    assert summary["judged"] == "test"
+    assert summary["test"]["macro_f1"] > 0.9  # one word decides
+    low, high = summary["intervals"]["macro_f1"]
+    assert low <= summary["test"]["macro_f1"] <= high
+    assert (root / "pretrain/summary.json").exists()
+    evaluation = json.loads((root / "evaluation.json").read_text())
+    confusion = np.array(evaluation["this model"]["details"]["confusion"])
+    assert confusion.sum() == 60
+    assert np.trace(confusion) / 60 == pytest.approx(summary["test"]["accuracy"])
+
+
+def test_pretraining_and_tokenizer_see_the_training_part_only(staged):
+    root, _ = staged
+    before, after = (json.loads((root / name / "manifest.json").read_text()) for name in ("pretrain", "."))
+    assert before["tokenizer_sha256"] == after["tokenizer_sha256"]
+    experiments = [bases.configs.load(root / name / "config.toml") for name in ("pretrain", ".")]
+    parts = [bases_splits(experiment) for experiment in experiments]
+    assert parts[0] == parts[1]
+    assert not set(parts[0]["train"]) & set(parts[0]["test"])
+
+
+def bases_splits(experiment):
+    from minillm.experiment.data import split_documents
+
+    return {name: [d.text for d in part] for name, part in split_documents(experiment)[0]._asdict().items()}
+
+
+def test_tuning_begins_with_what_pretraining_learned(staged):
+    from minillm.experiment.setup import make_setup, new_state
+    from minillm.params import flatten
+
+    root, _ = staged
+    experiment = bases.configs.load(root / "config.toml")
+    setup = make_setup(experiment, 301)
+    base = bases.read(experiment, root, setup.specs)
+    assert base.about["new"] == ["classify/bias", "classify/kernel", "pooler/bias", "pooler/kernel"]
+    state, _ = new_state(setup, base.arrays)
+    born = flatten(state.trainable)
+    for path, array in base.arrays.items():
+        np.testing.assert_array_equal(born[path], array)
+    assert not np.array_equal(born["embedding/table"], flatten(new_state(setup)[0].trainable)["embedding/table"])
+
+
+def test_predict_gives_probabilities_and_says_what_it_cannot_read(staged):
+    root, _ = staged
+    good, bad = predict(root, ["the room good a book", "awful screen the food a"])
+    assert (good["label"], bad["label"]) == ("pos", "neg")
+    assert sum(good["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+    for texts, words in (([], "no text"), ([" "], "text is empty")):
+        with pytest.raises(UserError, match=words):
+            predict(root, texts)
+    with pytest.raises(UserError, match="labels no texts"):
+        predict(root / "pretrain", ["a"])
+
+
+def test_the_run_replays_from_its_base_and_names_another_one(staged, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(staged[0], root)
+    assert verify(root, 3, silent)["equal"]
+    other = runs.run(bases.configs.load(root / "pretrain/config.toml"), tmp_path / "other", False, silent, silent)
+    assert other["steps"] == 6
+    shutil.rmtree(root / "pretrain/checkpoints")
+    experiment = bases.load(root / "pretrain/config.toml", ["train.seed=5"])
+    runs.run(experiment, tmp_path / "seeded", False, silent, silent)
+    shutil.copytree(tmp_path / "seeded/checkpoints", root / "pretrain/checkpoints")
+    with pytest.raises(UserError, match="no longer those"):
+        verify(root, 3, silent)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "tune"])
+def test_a_run_stopped_in_either_stage_goes_on_as_the_straight_one(folder, staged, tmp_path, stage, monkeypatch):
+    """Stopped after a step of one stage, as by Ctrl-C, and resumed."""
+    experiment, root = bases.load(folder / "staged.toml"), tmp_path / "stopped"
+    fit, calls = runs.loop.fit, []
+
+    def stopping(train_step, state, frozen, key, plan, progress, hooks):
+        calls.append(stage)
+        if len(calls) == (1 if stage == "pretrain" else 2):
+            hooks = hooks._replace(stopping=lambda: True)
+            return (*fit(train_step, state, frozen, key, plan, progress, hooks)[:2], False)
+        return fit(train_step, state, frozen, key, plan, progress, hooks)
+
+    monkeypatch.setattr(runs.loop, "fit", stopping)
+    monkeypatch.setattr(runs, "_signals", signalled)
+    with pytest.raises(runs.Stopped):
+        runs.run(experiment, root, False, silent, silent)
+    monkeypatch.undo()
+    summary = runs.run(experiment, root, True, silent, silent)
+    assert summary["parameter_hash"] == staged[1]["parameter_hash"]
+    assert (root / "provenance.jsonl").read_bytes() == (staged[0] / "provenance.jsonl").read_bytes()
+
+
+def signalled():
+    import contextlib
+    import signal
+
+    return contextlib.nullcontext([signal.SIGINT])
+
+
+def test_another_run_is_a_base_with_its_tokenizer_and_model(folder, staged, tmp_path):
+    text = (folder / "plain.toml").read_text()
+    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
+    config = tmp_path / "based.toml"
+    config.write_text(text + f"[base]\nrun = '{staged[0] / 'pretrain'}'\n")
+    experiment = bases.load(config, ["train.steps=4"])
+    assert experiment.model["width"] == 16
+    assert experiment.base.vocabulary == 301
+    summary = runs.run(experiment, tmp_path / "based", False, silent, silent)
+    assert (tmp_path / "based/tokenizer.model").read_bytes() == (staged[0] / "tokenizer.model").read_bytes()
+    shutil.move(staged[0] / "pretrain", tmp_path / "moved")  # a run that has ended needs its base no longer
+    try:
+        assert predict(tmp_path / "based", ["good"])[0]["label"] in ("neg", "pos")
+    finally:
+        shutil.move(tmp_path / "moved", staged[0] / "pretrain")
+    assert summary["steps"] == 4
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    (["model.width=32"], "is .* in the base and .* here"),
+    (["model.kind='gpt'"], "needs a model that|the base is a bert"),
+    (["tokenizer.vocabulary=300"], "the base brings its tokenizer"),
+    (["base.run='nowhere'"], "not a run"),
+])  # fmt: skip
+def test_a_base_that_does_not_fit_is_refused(folder, staged, tmp_path, settings, words):
+    text = (folder / "plain.toml").read_text()
+    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
+    (tmp_path / "c.toml").write_text(text + f"[base]\nrun = '{staged[0] / 'pretrain'}'\n")
+    with pytest.raises(UserError, match=words):
+        runs.run(bases.load(tmp_path / "c.toml", settings), tmp_path / "run", False, silent, silent)
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
+def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
+    command = [sys.executable, "-m", "minillm.cli", "sweep", str(folder / "staged.toml"), "--set", "train.steps=10",
+               "--set", "train.evaluate_every=10", "--grid", "optimizer.learning_rate=1e-4,1e-2", "--seeds", "0,1",
+               "--out", str(tmp_path), "--json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [row["point"] for row in table["rows"]] == [
+        {"optimizer.learning_rate": "1e-4"},
+        {"optimizer.learning_rate": "1e-2"},
+    ]
+    assert all(len(row["macro_f1"]["values"]) == 2 and "low" in row["macro_f1"] for row in table["rows"])
+    assert sorted(path.name for path in (tmp_path / "bases").iterdir()) == ["pretrain-0", "pretrain-1"]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,70 @@
+"""Labelled texts as rows of ids: frames, cuts, tags, batches."""
+
+import numpy as np
+import pytest
+
+from minillm.data.rows import Frame, row_batch_at, row_evaluation_batches, shorten, text_rows, unit_rows
+
+FRAME = Frame(begin=2, end=3, pad=0)
+
+
+def numbers(generator, most):
+    return [list(generator.integers(10, 99, size=generator.integers(1, most))) for _ in range(30)]
+
+
+def test_a_row_holds_its_texts_between_their_frame():
+    generator = np.random.default_rng(0)
+    firsts, seconds = numbers(generator, 9), numbers(generator, 9)
+    dataset = text_rows(firsts, seconds, np.arange(30), 24, FRAME)
+    for row, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+        ids = dataset.tokens[row][dataset.mask[row]].tolist()
+        assert ids == [2, *first, 3, *second, 3]
+        assert dataset.token_types[row].sum() == len(second) + 1
+        assert (dataset.tokens[row][~dataset.mask[row]] == 0).all()
+    single = text_rows(firsts, None, np.arange(30), 24, FRAME)
+    assert [row[mask].tolist() for row, mask in zip(single.tokens, single.mask, strict=True)] == [
+        [2, *f, 3] for f in firsts
+    ]
+    assert not single.token_types.any()
+    assert single.cut == dataset.cut == 0
+
+
+@pytest.mark.parametrize("length", [5, 6, 9, 16])
+def test_a_pair_fills_its_row_and_the_longer_text_is_cut_first(length):
+    generator = np.random.default_rng(length)
+    for _ in range(200):
+        first, second = (list(range(generator.integers(1, 20))) for _ in range(2))
+        a, b, cut = shorten(first, second, length)
+        room = length - 3
+        assert len(a) + len(b) == min(len(first) + len(second), room)
+        assert cut == (len(first) + len(second) > room)
+        assert a == first[: len(a)]
+        assert b == second[: len(b)]
+        if len(a) < len(first):
+            assert len(a) >= len(b)  # the shorter one lost nothing that the longer one could have lost
+        if len(b) < len(second):
+            assert len(b) >= len(a) - 1
+
+
+def test_the_first_token_of_a_unit_carries_its_tag_and_units_go_whole():
+    dataset = unit_rows([[[10], [11, 12], [13]], [[20, 21], [22, 23, 24]]], [[1, 2, 3], [4, 5]], 6, FRAME)
+    assert dataset.tokens.tolist() == [[2, 10, 11, 12, 13, 3], [2, 20, 21, 3, 0, 0]]
+    assert dataset.labels[dataset.tagged].tolist() == [1, 2, 3, 4]
+    assert dataset.cut == 1  # the second row's last unit did not fit
+
+
+def test_an_epoch_reads_every_row_once_and_batches_depend_on_seed_and_step_alone():
+    dataset = text_rows([[n] for n in range(10, 22)], None, np.arange(12), 4, FRAME)
+    read = [row_batch_at(dataset, 7, step, 4)["labels"] for step in range(6)]
+    assert sorted(np.concatenate(read[:3])) == sorted(np.concatenate(read[3:])) == list(range(12))
+    assert not np.array_equal(np.concatenate(read[:3]), np.concatenate(read[3:]))
+    assert np.array_equal(row_batch_at(dataset, 7, 4, 4)["labels"], read[4])
+    assert not np.array_equal(row_batch_at(dataset, 8, 4, 4)["labels"], read[4])
+
+
+def test_evaluation_scores_every_row_once():
+    dataset = text_rows([[n] for n in range(10, 17)], None, np.arange(7), 4, FRAME)
+    batches = list(row_evaluation_batches(dataset, 3))
+    assert [len(batch["tokens"]) for batch in batches] == [3, 3, 3]
+    labels, weights = (np.concatenate([batch[name] for batch in batches]) for name in ("labels", "weights"))
+    assert labels[weights > 0].tolist() == list(range(7))
