@@ -297,6 +297,7 @@ class BaselineConfig:
     orders: tuple[int, ...] = (1, 3, 5)  # n-gram orders; 1 is the unigram
     xz: bool = True
     text: bool = True  # for labels: TF-IDF with logistic regression and the like
+    features: bool = False  # for labels: logistic regression on what the base makes of the texts, untouched
 
     def __post_init__(self):
         if any(order < 1 for order in self.orders):

@@ -18,7 +18,7 @@ from minillm.training import loop
 from minillm.training.state import State
 
 
-def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
+def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) -> dict:
     """Evaluates, compares, samples, draws, and writes the summary last: it says that the run is complete."""
     if progress.finished:
         state, _, _ = restore(job.folder, job.setup, judged_step(job.folder))
@@ -38,7 +38,8 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress) -> dict:
     }
     samples = []
     if job.data.documents:
-        summary |= judging.judge_run(job, state.trainable, frozen, held_out)
+        base = base if job.experiment.baselines.features else {}
+        summary |= judging.judge_run(job, (state.trainable, frozen), held_out, base)
     else:
         summary["baselines"] = results.baselines(job.experiment, job.data, "validation")
         if job.data.tokenizer is not None:

@@ -11,11 +11,11 @@ import numpy as np
 
 from minillm.config import Experiment
 from minillm.data.document import Document
-from minillm.evaluation import classification, intervals
+from minillm.evaluation import classification, entities, intervals, tagging, textual
 from minillm.experiment import folder as folders
 from minillm.experiment import supervised
 from minillm.experiment.job import Run
-from minillm.experiment.setup import Setup
+from minillm.experiment.setup import Setup, new_state
 
 METRICS = {"classify": classification.single_label, "multi_label": classification.multi_label,
            "regression": classification.regression}  # fmt: skip
@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
 def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict:
     """Answers to documents, in order: [rows, classes] probabilities, [rows] numbers, or a tag per unit of each."""
     if experiment.objective.name == "tag":
-        return judge_tags([list(document.label) for document in documents], answers, experiment.data.labels)
+        return judge_tags([list(document.label) for document in documents], answers)
     labels = supervised.label_array(experiment, documents)
     labels = labels.astype(
         {"classify": np.int64, "multi_label": bool, "regression": np.float64}[experiment.objective.name]
@@ -54,25 +54,34 @@ def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict
     return Verdict(values, bounds, details)
 
 
-def judge_tags(truth: list[list[str]], tags: list[list[str]], types: Sequence[str]) -> Verdict:
-    """Entities as seqeval counts them, and the share of right tags; intervals over documents."""
+def judge_tags(truth: list[list[str]], tags: list[list[str]]) -> Verdict:
+    """Entities as seqeval counts them, over all kinds (entity_f1) and as a mean over kinds (macro_f1); tags' accuracy."""
+    counted = entities.count_entities(truth, tags)
+    hits = np.array([sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(truth, tags, strict=True)])
+    sizes = np.array([len(row) for row in truth])
 
-    from minillm.evaluation import entities
+    def metric(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = entities.entity_scores(counted, weights)
+        found = {name.replace("micro_", "entity_"): values for name, values in found.items()}
+        return found | {"accuracy": (weights @ hits) / (weights @ sizes)}
 
-    metric = entities.metric(truth, tags, types)
     values, bounds = unpack(intervals.bootstrap(metric, len(truth)))
-    return Verdict(values, bounds, {"classes": entities.describe_types(truth, tags, types)})
+    by_type = (
+        intervals.bootstrap(lambda weights: entities.type_f1(counted, weights), len(truth)) if counted.types else {}
+    )
+    return Verdict(values, bounds, {"classes": entities.describe_types(counted), "f1_intervals": unpack(by_type)[1]})
 
 
-def judge_run(job: Run, trainable, frozen, held_out: dict[str, float]) -> dict[str, Any]:
+def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The model's and the baselines' verdicts on the test part, or on the validation part where there is none.
 
+    weights = (trainable, frozen) of the model; base: what it began with, where its frozen features are a baseline too.
     All answers and details go into evaluation.json; what is returned goes into the summary.
     """
     split = "test" if job.data.documents["test"] else "validation"
     documents = job.data.documents[split]
-    own = model_answers(job.setup, job.experiment, (trainable, frozen), job.data.evaluation(split), documents)
-    answers = {"this model": own} | baseline_answers(job)
+    own = model_answers(job.setup, job.experiment, weights, job.data.evaluation(split), documents)
+    answers = {"this model": own} | baseline_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
     own = verdicts["this model"]
     folders.write_json(job.folder.root / EVALUATION, {
@@ -85,9 +94,31 @@ def judge_run(job: Run, trainable, frozen, held_out: dict[str, float]) -> dict[s
             "intervals": own.intervals, "baselines": rows}  # fmt: skip
 
 
-def baseline_answers(job: Run) -> dict[str, Any]:
-    """What classical models, fitted on the training part, say of the same documents."""
-    return {}
+def baseline_answers(job: Run, split: str, base: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What classical models, fitted on the training part alone, say of the documents of a split."""
+    experiment, parts = job.experiment, job.data.documents
+    if not experiment.baselines.text:
+        return {}
+    if experiment.objective.name == "tag":
+        units, tags = ([list(getattr(d, key)) for d in parts["train"]] for key in ("units", "label"))
+        asked = [list(document.units) for document in parts[split]]
+        return {"most frequent tag": tagging.fit_most_frequent(units, tags)(asked),
+                "conditional random field": tagging.fit_field(units, tags)(asked)}  # fmt: skip
+    classes = None if experiment.objective.name == "regression" else len(experiment.data.labels)
+    train, validation, asked = (_examples(experiment, parts[name]) for name in ("train", "validation", split))
+    fitted = (textual.fit_majority(train, classes), textual.fit_tfidf(train, validation, classes))
+    found = {baseline.name: baseline.predict(asked.texts, asked.pairs) for baseline in fitted}
+    if base:
+        state, frozen = new_state(job.setup, base)
+        features = supervised.extractor(job.setup)
+        rows = [features(state.trainable, frozen, job.data.evaluation(name)) for name in ("train", split)]
+        found["frozen features + logistic regression"] = textual.logistic_head(rows[0], train.labels, rows[1], classes)
+    return found
+
+
+def _examples(experiment: Experiment, documents: Documents) -> textual.Examples:
+    pairs = None if all(d.pair is None for d in documents) else [document.pair or "" for document in documents]
+    return textual.Examples([d.text for d in documents], supervised.label_array(experiment, documents), pairs)
 
 
 def model_answers(

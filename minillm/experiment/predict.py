@@ -10,6 +10,7 @@ from minillm.data import rows
 from minillm.data.clean import normalise
 from minillm.data.document import Document
 from minillm.errors import UserError
+from minillm.evaluation.entities import find_entities
 from minillm.experiment import judging, supervised
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
@@ -82,7 +83,6 @@ def describe(opened: Opened, document: Document, found: Any) -> dict[str, Any]:
 
 def entities_in(units: Sequence[str], tags: Sequence[str], glue: str) -> list[dict[str, Any]]:
     """Tags of units -> entities with their kind, text and place [first, after the last) in units."""
-    from minillm.evaluation.entities import spans
-
-    return [{"kind": kind, "text": glue.join(units[start:end]), "start": start, "end": end}
-            for kind, start, end in spans(tags)]  # fmt: skip
+    found = find_entities(tags)
+    return [{"kind": kind, "text": glue.join(units[first : last + 1]), "start": first, "end": last + 1}
+            for kind, first, last in found]  # fmt: skip

@@ -58,7 +58,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             _write_manifest(job, base.about)
             state, frozen, progress = restore_or_start(job, resume, base)
         state, progress = _train(job, state, frozen, progress)
-        return finish(job, state, frozen, progress)
+        return finish(job, state, frozen, progress, base.arrays)
 
 
 def _pretrain(experiment: configs.Experiment, folder: RunFolder, say: Callable, show: Callable) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from minillm.config import Experiment
@@ -96,17 +97,30 @@ def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dic
 
     [rows, labels], or [rows, length, labels] for tags. Compiled once.
     """
-    head, model = NEEDS[experiment.objective.name].tasks[0], setup.tuning.wrap(setup.model)
+    head = NEEDS[experiment.objective.name].tasks[0]
+    return _reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))
 
-    @jax.jit
-    def scores(trainable, frozen, batch):
-        return head_scores(model, setup.tuning.attach(trainable, frozen), batch, None, head)
+
+def extractor(setup: Setup) -> Callable[[Any, Any, list[dict]], np.ndarray]:
+    """The same for features: [rows, model], the mean of the hidden states of each row's own tokens."""
+
+    def mean(model, params, batch):
+        hidden, mask = model.apply(params, batch).hidden.astype(jnp.float32), batch["mask"][..., None]
+        return (hidden * mask).sum(1) / mask.sum(1)
+
+    return _reader(setup, mean)
+
+
+def _reader(setup: Setup, read: Callable) -> Callable[[Any, Any, list[dict]], np.ndarray]:
+    """`read(model, params, batch)` over batches, without the rows that only fill the last one."""
+    model = setup.tuning.wrap(setup.model)
+    compiled = jax.jit(lambda trainable, frozen, batch: read(model, setup.tuning.attach(trainable, frozen), batch))
 
     def run(trainable, frozen, batches: list[dict]) -> np.ndarray:
         found = []
         for batch in batches:
             real = batch["weights"].reshape(len(batch["weights"]), -1).any(1)
-            said = scores(trainable, frozen, jax.device_put(batch, setup.shardings[2]))
+            said = compiled(trainable, frozen, jax.device_put(batch, setup.shardings[2]))
             found.append(np.asarray(said, np.float64)[real])
         return np.concatenate(found)
 

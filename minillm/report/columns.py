@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
-    "macro_f1": ("macro F1", ".3f"),
     "entity_f1": ("entity F1", ".3f"),
+    "macro_f1": ("macro F1", ".3f"),
     "r2": ("R²", ".3f"),
     "bits_per_character": ("bits per character", ".3f"),
     "perplexity": ("perplexity", ",.2f"),
@@ -17,7 +17,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "log_loss": ("log loss", ".3f"),
     "calibration_error": ("calibration error", ".3f"),
 }
-HIGHER = ("macro_f1", "entity_f1", "r2", "accuracy", "recovered")  # is better
+HIGHER = ("entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
 
 
 def choose(
