@@ -227,3 +227,117 @@ def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
     assert all(len(row["macro_f1"]["values"]) == 2 and "low" in row["macro_f1"] for row in table["rows"])
     assert sorted(path.name for path in (tmp_path / "bases").iterdir()) == ["pretrain-0", "pretrain-1"]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+TASKS = """
+name = "matrix"
+seeds = [0]
+[bases.staged]
+data = {{ source = "lines", path = "{path}", labels = ["neg", "pos"], validation = 0.2, test = 0.2, length = 16 }}
+tokenizer = {{ vocabulary = 300 }}
+model = {{ kind = "bert", context = 16, layers = 1, width = 16, heads = 2 }}
+objective = {{ name = "masked" }}
+train = {{ steps = 4, batch_size = 8, evaluate_every = 4 }}
+[shared]
+base = {{ run = "@staged" }}
+train = {{ steps = 6, batch_size = 8, evaluate_every = 6, log_every = 2 }}
+[tasks.whole]
+data = {{ source = "lines", path = "{path}", labels = ["neg", "pos"], validation = 0.2, test = 0.2, length = 16 }}
+objective = {{ name = "classify" }}
+[tasks.short]
+data = {{ source = "lines", path = "{path}", labels = ["neg", "pos"], validation = 0.2, test = 0.2, length = 8 }}
+objective = {{ name = "classify" }}
+[methods.full]
+optimizer = {{ learning_rate = 1e-3 }}
+[methods.lora]
+tuning = {{ method = "lora" }}
+optimizer = {{ learning_rate = 1e-2 }}
+"""
+
+
+def test_methods_by_tasks_share_a_base_and_make_one_table(folder, tmp_path):
+    (tmp_path / "matrix.toml").write_text(TASKS.format(path=folder / "reviews.txt"))
+    command = [
+        sys.executable,
+        "-m",
+        "minillm.cli",
+        "lab",
+        str(tmp_path / "matrix.toml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out/table.json").read_text())["rows"]
+    assert [(row["task"], row["method"]) for row in rows] == [
+        (t, m) for t in ("whole", "short") for m in ("full", "lora")
+    ]
+    full, lora = rows[:2]
+    assert lora["trainable_parameters"] < full["trainable_parameters"] == full["parameters"]
+    assert lora["checkpoint_bytes"]["mean"] < full["checkpoint_bytes"]["mean"]
+    assert all(row["step_seconds"]["mean"] > 0.0 for row in rows)
+    assert (tmp_path / "out/table.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "out/bases").iterdir()] == ["staged"]
+
+
+KINDS = {
+    "multi_label": (
+        'source = "tsv"\nlabel_key = "label"\nlabel_separator = ","\nlabels = ["plant", "animal"]',
+        "macro_f1",
+    ),
+    "regression": ('source = "tsv"\nlabel_key = "label"', "r2"),
+    "tag": ('source = "conll"\nlabels = ["LOC"]', "entity_f1"),
+    "classify": ('source = "tsv"\nlabel_key = "label"\npair_key = "other"\nlabels = ["same", "different"]', "macro_f1"),
+}
+
+
+def rows_of(kind):
+    generator, found = random.Random(1), {}
+    while len(found) < 240:
+        words = [generator.choice([*OTHER, "leaf", "wolf", "rome", "oslo"]) for _ in range(6)]
+        if kind == "multi_label":
+            label = ",".join(name for name, word in (("plant", "leaf"), ("animal", "wolf")) if word in words)
+            row = f"{' '.join(words)}\t{label}" if label else ""
+        elif kind == "regression":
+            row = f"{' '.join(words)}\t{words.count('leaf') - words.count('wolf')}"
+        elif kind == "classify":
+            other = generator.choice(["leaf", "wolf"])
+            words = [word for word in words if word not in ("leaf", "wolf")]  # only the second sentence tells
+            row = f"{' '.join(words)}\t{'same' if other == 'leaf' else 'different'}\tthe {other} {generator.choice(OTHER)} {len(found)}"
+        else:
+            row = "\n".join(f"{word} {'B-LOC' if word in ('rome', 'oslo') else 'O'}" for word in words) + "\n"
+        found[row] = None
+        found.pop("", None)
+    head = {"tag": "", "classify": "text\tlabel\tother\n"}.get(kind, "text\tlabel\n")
+    return head + "\n".join(found) + "\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_label_is_learned_judged_and_predicted(kind, tmp_path):
+    section, metric = KINDS[kind]
+    (tmp_path / "data.txt").write_text(rows_of(kind))
+    text = (
+        CONFIG.format(path=tmp_path / "data.txt")
+        .replace('source = "lines"', section)
+        .replace('labels = ["neg", "pos"]\n', "")
+    )
+    text = (
+        text.replace('name = "classify"', f'name = "{kind}"')
+        .replace("length = 16", "length = 24")
+        .replace("context = 16", "context = 24")
+    )
+    (tmp_path / "c.toml").write_text(text)
+    overrides = ["train.steps=500", "train.evaluate_every=500", "model.dropout=0.0"]
+    summary = runs.run(bases.load(tmp_path / "c.toml", overrides), tmp_path / "run", False, silent, silent)
+    assert summary["test"][metric] > 0.8, summary["test"]
+    assert summary["baselines"]
+    asked = {"pairs": ["the leaf book 7"]} if kind == "classify" else {}
+    (row,) = predict(tmp_path / "run", ["the wolf the rome a"], **asked)
+    if kind == "multi_label":
+        assert row["labels"] == ["animal"]
+    elif kind == "regression":
+        assert row["value"] == pytest.approx(-1.0, abs=0.5)
+    elif kind == "tag":
+        assert row["entities"] == [{"kind": "LOC", "text": "rome", "start": 3, "end": 4}]
+    else:
+        assert row["label"] == "same"

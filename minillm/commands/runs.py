@@ -93,7 +93,7 @@ def predict(
 ) -> None:
     """Label new texts with probabilities, with a run that learned from labels."""
     prepare()
-    from minillm.data.corpora import read_text
+    from minillm.data.encoding import read_text
     from minillm.experiment import display
     from minillm.experiment import predict as predicting
 

@@ -1,6 +1,7 @@
 """What a person sees in the terminal: progress, tables."""
 
 import contextlib
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from minillm.report.columns import COLUMNS, choose
+from minillm.report.columns import COLUMNS, choose, main_metric
 
 NAMES = {"accuracy": "Accuracy", "exact": "Rows that are right to the end",
          "next_sentence_accuracy": "Accuracy of the sentences' relation",
@@ -126,13 +127,51 @@ def compare(rows: list[dict], plot: Path) -> None:
     console.print(f"Curves: {plot}", highlight=False, soft_wrap=True)
 
 
+def methods(found: dict, root: Path) -> None:
+    """Methods by tasks: mean and half of the 95 % interval over seeds of each task's main metric, and what each costs."""
+    tasks = list(dict.fromkeys(row["task"] for row in found["rows"]))
+    metric = {task: main_metric([row for row in found["rows"] if row["task"] == task]) for task in tasks}
+    drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE, pad_edge=False)
+    drawn.add_column("", no_wrap=True)
+    for title in (
+        *(f"{task}\n{COLUMNS[metric[task]][0]}" for task in tasks),
+        "trains",
+        "ms per\nstep",
+        "memory\nMB",
+        "saved\nMB",
+    ):
+        drawn.add_column(title, justify="right")
+    for method in dict.fromkeys(row["method"] for row in found["rows"]):
+        rows = {row["task"]: row for row in found["rows"] if row["method"] == method}
+        mean = lambda key, rows=rows: statistics.fmean(row[key]["mean"] for row in rows.values() if key in row)
+        trains = statistics.fmean(row["trainable_parameters"] for row in rows.values())
+        cells = (_half(rows[task].get(metric[task])) if task in rows else "" for task in tasks)
+        drawn.add_row(method, *cells, f"{trains:,.0f}", f"{1e3 * mean('step_seconds'):.0f}",
+                      f"{mean('peak_memory_bytes') / 1e6:,.0f}", f"{mean('checkpoint_bytes') / 1e6:,.1f}")  # fmt: skip
+    for name in dict.fromkeys(name for baselines in found["baselines"].values() for name in baselines):
+        values = (found["baselines"].get(task, {}).get(name, {}).get(metric[task]) for task in tasks)
+        drawn.add_row(name, *("" if value is None else f"{value:.3f}" for value in values), *[""] * 4, style="dim")
+    console = Console()
+    console.print(drawn)
+    console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def _half(value: dict | None) -> str:
+    if value is None:
+        return ""
+    return f"{value['mean']:.3f}" + (f" ± {(value['high'] - value['low']) / 2:.3f}" if "low" in value else "")
+
+
 def lab(found: dict, root: Path) -> None:
     """Mean and deviation over seeds of every member, and the baselines below."""
+    if any("method" in row for row in found["rows"]):
+        return methods(found, root)
     columns = {"bits_per_character": ("bits/\nchar", 1.0), "accuracy": ("masked\n%", 100.0), "exact": ("exact\n%", 100.0),
                "recovered": ("recov-\nered %", 100.0), "squared_error": ("squared\nerror", 1.0),
                "probe_trained": ("probe\n%", 100.0), "probe_untrained": ("un-\ntrained %", 100.0)}  # fmt: skip
     columns = {key: column for key, column in columns.items() if any(key in row for row in found["rows"])}
-    title = f"{found['name']}: {found['compute']:.1e} FLOPs a run, mean ± deviation over seeds"
+    budget = "" if found["compute"] is None else f"{found['compute']:.1e} FLOPs a run, "
+    title = f"{found['name']}: {budget}mean ± deviation over seeds"
     drawn = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for title in ("", *(title for title, _ in columns.values())):
         drawn.add_column(title, justify="right" if title else "left", no_wrap=True)
@@ -158,7 +197,7 @@ def lab(found: dict, root: Path) -> None:
 def sweep(found: dict, root: Path) -> None:
     """A row per point of the grid: mean and 95 % interval over seeds."""
     keys = list(found["rows"][0]["point"])
-    metrics = [key for key in COLUMNS if any(key in row for row in found["rows"])]
+    metrics = [key for key in COLUMNS if any(key in row for row in found["rows"])][:3]
     drawn = Table(
         title=f"{found['name']}, mean [95 % interval] over {len(found['rows'][0]['seeds'])} seeds", box=box.SIMPLE
     )

@@ -1,6 +1,6 @@
 """Which numbers stand beside each other in a table of a model and its baselines: those that both have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
@@ -33,3 +33,8 @@ def choose(
     sign = -1.0 if first in HIGHER else 1.0
     ordered = sorted(rows.items(), key=lambda item: sign * item[1].get(first, 0.0))
     return [(name, row) for name, row in ordered if columns.keys() & row.keys()], columns
+
+
+def main_metric(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first column that all rows have."""
+    return next(key for key in COLUMNS if all(key in row for row in rows))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minillm.report.columns import COLUMNS, main_metric
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
 MASKED = ("masked", "masked_next_sentence", "structural")
@@ -12,7 +13,7 @@ PANELS = (  # (key of a row, title, objectives whose rows and baselines it shows
     ("accuracy", "masked tokens\nfound (%)", MASKED),
     ("recovered", "removed tokens\nrecovered (%)", ("span",)),
     ("exact", "strings right\nto the end (%)", ("sequence_to_sequence",)),
-    ("accuracy", "images named\nrightly (%)", ("classify",)),
+    ("accuracy", "named rightly (%)", ("classify",)),
     ("squared_error", "squared error\nper pixel", ("denoising",)),
     ("squared_error", "squared error\nper pixel", ("masked_patches",)),
     ("probe_trained", "probe: topic from\nfrozen features (%)", None),
@@ -20,7 +21,9 @@ PANELS = (  # (key of a row, title, objectives whose rows and baselines it shows
 
 
 def write_figure(table: Mapping[str, Any], path: Path) -> None:
-    """One panel per kind of number that the rows have; no figure where they have none."""
+    """One panel per kind of number that the rows have, or per task; no figure where they have none."""
+    if any("method" in row for row in table["rows"]):
+        return write_methods(table, path)
     panels = [(panel, rows) for panel in PANELS if (rows := _members(table["rows"], panel))]
     if not panels:
         return
@@ -33,6 +36,35 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
         lines |= _probe_lines(rows) if objectives is None else {}
         _label(axis, {name: scale * value for name, value in lines.items()}, len(rows) - 0.45)
         axis.set_title(title, fontsize=9)
+    save_figure(figure, path)
+
+
+def write_methods(table: Mapping[str, Any], path: Path) -> None:
+    """A panel per task: each method's main metric against how many parameters it trains, with 95 % intervals."""
+    tasks = list(dict.fromkeys(row["task"] for row in table["rows"]))
+    figure, axes = new_figure(len(tasks), [5] * len(tasks))
+    for task, axis in zip(tasks, axes, strict=True):
+        rows = [row for row in table["rows"] if row["task"] == task]
+        metric = main_metric(rows)
+        for place, row in enumerate(rows):
+            found, colour = row[metric], COLOURS[place % len(COLOURS)]
+            reach = [
+                [found["mean"] - found.get("low", found["mean"])],
+                [found.get("high", found["mean"]) - found["mean"]],
+            ]
+            x, marker = row["trainable_parameters"], "os^Dvp"[place // len(COLOURS)]
+            axis.errorbar([x], [found["mean"]], yerr=reach, fmt=marker, capsize=3, color=colour, label=row["method"])
+            axis.plot([x] * len(found["values"]), found["values"], ".", color=colour, alpha=0.4)
+        for name, values in table["baselines"].get(task, {}).items():
+            if metric in values and "frequent" not in name:
+                axis.axhline(values[metric], color="#555555", linestyle="--", linewidth=1)
+                axis.annotate(name, (0.01, values[metric]), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        axis.set_xscale("log")
+        axis.set_xlabel("parameters that train", fontsize=8)
+        axis.set_title(f"{task}: {COLUMNS[metric][0]}", fontsize=9)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
 
 
