@@ -19,6 +19,7 @@ import tomli_w
 
 from minillm import config as configs
 from minillm import sharding
+from minillm.bits import sync_tree
 from minillm.data import fetch, tokenizer
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
@@ -28,7 +29,7 @@ from minillm.interop import huggingface
 from minillm.interop.huggingface import pieces, vocabulary
 from minillm.models import MODELS
 from minillm.params import Params, decay_mask, flatten, unflatten
-from minillm.training import checkpoint, integrity, loop
+from minillm.training import checkpoint, loop
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state
 
@@ -235,7 +236,7 @@ def _appearing(root: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            integrity.sync_tree(temporary)
+            sync_tree(temporary)
             os.replace(temporary, root.absolute())
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm import config as configs
+from minillm.bits import replace_file
 from minillm.errors import UserError
-from minillm.training.integrity import replace_file
 
 PACKAGES = ("minillm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "numpy")
 MAY_CHANGE = (

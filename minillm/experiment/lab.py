@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from minillm import config as configs
+from minillm.bits import replace_file
 from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import base as bases
@@ -28,7 +29,6 @@ from minillm.experiment.data import split_documents
 from minillm.experiment.describe import step_flops
 from minillm.experiment.probing import label_names, probe
 from minillm.report.lab import write_figure
-from minillm.training.integrity import replace_file
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
            "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2")  # fmt: skip

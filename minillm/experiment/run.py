@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from minillm import config as configs
+from minillm.bits import sync
 from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import exchange, results
@@ -27,7 +28,7 @@ from minillm.experiment.saved import restore
 from minillm.experiment.setup import make_setup, new_state
 from minillm.params import count
 from minillm.sections import IMAGES, NEEDS
-from minillm.training import checkpoint, integrity, loop, provenance
+from minillm.training import checkpoint, loop, provenance
 from minillm.training.state import State
 
 
@@ -162,7 +163,7 @@ def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Call
 
     def save(state: State, progress: loop.Progress) -> None:
         step = int(state.step)
-        integrity.sync(folder.provenance)  # the lines before the checkpoint that counts on them
+        sync(folder.provenance)  # the lines before the checkpoint that counts on them
         checkpoint.save(folder.checkpoints, step, state, progress._replace(chain=chain["last"])._asdict())
         checkpoint.prune(folder.checkpoints, train.keep_last, [progress.best_step] if train.keep_best else [])
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from minillm import params, sharding
+from minillm.bits import replace_file
 from minillm.config import Experiment, to_toml
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup
 from minillm.sections import NEEDS
-from minillm.training.integrity import replace_file
 
 
 def parameter_rows(setup: Setup, rules: str) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minillm.bits import replace_file
 from minillm.report.columns import choose
-from minillm.training.integrity import replace_file
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #0072b2; }

@@ -24,9 +24,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from minillm.bits import flatten_paths, hash_array, host_arrays, leaf_hashes, sync, sync_tree
 from minillm.errors import UserError
 from minillm.training import integrity
-from minillm.training.integrity import ARRAYS, check_files, flatten_paths, hash_array, host_arrays, leaf_hashes, mend
+from minillm.training.integrity import ARRAYS, check_files, mend
 
 __all__ = ["latest", "leaf_hashes", "prune", "read_meta", "restore", "save", "steps", "verify"]
 
@@ -57,7 +58,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Any) -> Path:
         _write_arrays(temporary / ARRAYS, arrays)
         (temporary / META).write_text(text, encoding="utf-8")
         integrity.write_manifest(temporary, step, arrays)
-        integrity.sync_tree(temporary)
+        sync_tree(temporary)
         _install(temporary, target)
     except BaseException as error:
         _remove(temporary)
@@ -198,7 +199,7 @@ def _install(temporary: Path, target: Path) -> None:
         if replaced.exists():
             os.replace(replaced, target)
         raise
-    integrity.sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from minillm.bits import byte_view, leaf_hashes, replace_file
 from minillm.errors import UserError
-from minillm.training.integrity import byte_view, leaf_hashes, replace_file
 
 __all__ = [
     "START",
