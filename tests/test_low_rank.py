@@ -16,7 +16,7 @@ from minillm.nn.linear import LowRank, linear
 from minillm.objectives.contract import Sums
 from minillm.sections import TuningConfig
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
-from minillm.training.step import init_state, make_gradient, make_train_step
+from minillm.training.step import accumulate, init_state, make_gradient, make_train_step
 from minillm.tuning import make_tuning
 from minillm.tuning.adalora import Budget, live_ranks, non_orthogonality, triplet_scores
 from minillm.tuning.lora import merge, unmerge
@@ -188,7 +188,7 @@ def test_the_frozen_kernels_get_no_gradient_computation(scan):
     assert 0.5 < work["lora"] / work["full"] < 0.7
 
 
-def adalora_problem(steps=40, **settings):
+def adalora_problem(steps=40, shards=1, **settings):
     """Two kernels, of which only the first one's output counts: x W1 shall become a matrix of rank 4."""
     specs = {f"{name}/kernel": params.ParamSpec((8, 8), (None, None), scale=0.1) for name in ("used", "unused")} | {
         "blocks/few/kernel": params.ParamSpec((2, 8, 8), ("layers", None, None), scale=0.1)
@@ -202,13 +202,18 @@ def adalora_problem(steps=40, **settings):
         error = linear(weights["used"], batch["x"]) - batch["x"] @ target
         other = linear({"kernel": layer}, batch["x"]) - batch["x"] @ target[:, :1]
         return Sums(
-            {"loss": jnp.square(error).sum() + 0.1 * jnp.square(other).sum()}, {"loss": jnp.asarray(64.0)}, {}, extra
+            {"loss": jnp.square(error).sum() + 0.1 * jnp.square(other).sum()},
+            {"loss": jnp.asarray(4.0 * len(batch["x"]))},
+            {},
+            extra,
         )
 
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=3e-2, schedule="constant"), steps, params.decay_mask(tuning.specs(specs))
     )
-    step = jax.jit(make_train_step(make_gradient(objective, None, tuning, {}), optimizer, tuning, {}))
+    step = jax.jit(
+        make_train_step(accumulate(make_gradient(objective, None, tuning, {}), shards), optimizer, tuning, {})
+    )
     trainable, frozen, extra = tuning.init(params.init_params(specs, jax.random.key(0)), jax.random.key(1))
     return (
         tuning,
@@ -239,6 +244,18 @@ def test_ranks_move_to_the_kernels_that_matter_and_meet_the_budget():
     assert history[-1]["used/kernel"] == [4]
     assert history[-1]["unused/kernel"] == [0]
     assert history[-1]["blocks/few/kernel"][1] > history[-1]["blocks/few/kernel"][0]
+
+
+def test_accumulated_gradients_give_the_same_ranks():
+    found = []
+    for shards in (1, 4):
+        _, step, state, frozen, batch = adalora_problem(shards=shards)
+        for _ in range(20):
+            state, _ = step(state, frozen, batch, jax.random.key(0))
+        found.append(state)
+    assert live_ranks(found[0].extra) == live_ranks(found[1].extra)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, found[0].trainable, found[1].trainable)
 
 
 def test_a_pruned_value_comes_back_when_it_matters():
