@@ -1,8 +1,12 @@
 """The command line. jax and its friends are imported inside the commands: `minillm --help` answers at once."""
 
 import contextlib
+import importlib.metadata
 import signal
 import sys
+from typing import Annotated
+
+import typer
 
 # isort: off
 from minillm.commands import runs, labs, exchange, lessons  # noqa: F401  (each registers its commands, listed in this order)
@@ -10,6 +14,21 @@ from minillm.commands import runs, labs, exchange, lessons  # noqa: F401  (each 
 # isort: on
 from minillm.commands.shared import SAID, app, interrupt
 from minillm.errors import UserError
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"minillm {importlib.metadata.version('minillm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it and exit")
+    ] = False,
+) -> None:
+    """Transformers from scratch in JAX: read it, run it, prove it."""
 
 
 def main() -> None:

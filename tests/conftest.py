@@ -10,7 +10,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8" + (
     "" if os.environ.get("MINILLM_TEST_OPTIMIZED") else " --xla_backend_optimization_level=0"
 )
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="minillm-compiled-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder, so that one compiles for all
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="minillm-compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest
@@ -24,7 +25,8 @@ hook = install_import_hook(
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     """On CI a skipped test is a failure."""
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = 1
