@@ -38,7 +38,7 @@ NEEDS = {
         ("t5", "transformer"), "has an encoder and a decoder", SYNTHETIC, ("loss",), LIKELIHOOD
     ),
     "classify": Needs(
-        ("bert", "vit"),
+        ("bert", "gpt", "vit"),
         "has a classifier",
         ("text", "digits"),
         ("loss",),
@@ -46,9 +46,9 @@ NEEDS = {
         ("classify",),
         unit="examples",
     ),
-    "multi_label": Needs(("bert",), "has a classifier", ("text",), ("loss",), (), ("classify",), unit="examples"),
+    "multi_label": Needs(("bert", "gpt"), "has a classifier", ("text",), ("loss",), (), ("classify",), unit="examples"),
     "regression": Needs(
-        ("bert",), "has a head for rows", ("text",), ("loss",), (), ("classify",), "squared_error", "examples"
+        ("bert", "gpt"), "has a head for rows", ("text",), ("loss",), (), ("classify",), "squared_error", "examples"
     ),
     "tag": Needs(("bert",), "has a head for tokens", ("text",), ("loss",), ("label_smoothing",), ("tag",)),
     "masked_patches": Needs(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minillm.data.rows import Frame, row_batch_at, row_evaluation_batches, shorten, text_rows, unit_rows
+from minillm.data.rows import Frame, row_batch_at, row_evaluation_batches, shorten, text_rows, to_the_right, unit_rows
 
 FRAME = Frame(begin=2, end=3, pad=0)
 
@@ -68,3 +68,14 @@ def test_evaluation_scores_every_row_once():
     assert [len(batch["tokens"]) for batch in batches] == [3, 3, 3]
     labels, weights = (np.concatenate([batch[name] for batch in batches]) for name in ("labels", "weights"))
     assert labels[weights > 0].tolist() == list(range(7))
+
+
+def test_padding_may_stand_before_a_row():
+    dataset = text_rows([[10, 11], [12], [13, 14, 15, 16, 17]], None, np.arange(3), 6, FRAME)
+    moved = to_the_right(dataset)
+    assert moved.tokens.tolist() == [[0, 0, 2, 10, 11, 3], [0, 0, 0, 2, 12, 3], [2, 13, 14, 15, 16, 3]]
+    assert (
+        moved.segments.tolist() == moved.mask.astype(int).tolist() == [[0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [1] * 6]
+    )
+    assert moved.positions[0].tolist() == [0, 0, 0, 1, 2, 3]
+    assert set(row_batch_at(moved, 0, 0, 2)) >= {"segments", "positions"}

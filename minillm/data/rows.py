@@ -4,7 +4,8 @@
     [class] A [separator] B [separator]          a pair
     [class] u_1 u_2 ... [separator]              tagged units (characters or words), each maybe several tokens long
 
-A row that is too long is cut: the longer text of a pair loses its tokens first; units go whole.
+A row that is too long is cut: the longer text of a pair loses its tokens first; units go whole. Padding stands behind a
+row, or before it where the model reads from left to right, so that the last token has seen all of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,8 @@ class RowDataset(NamedTuple):
 
     tokens, token_types [rows, length] int32 · mask [rows, length] bool, False at padding · labels: [rows] int32 classes
     or float32 numbers, [rows, classes] float32, or [rows, length] int32 tags · tagged [rows, length] bool, True where a
-    token carries a tag; None without tags · cut: how many rows lost tokens
+    token carries a tag; None without tags · cut: how many rows lost tokens · segments, positions [rows, length] int32,
+    where padding stands before the rows: 0 at padding, 1 at the row; places within the row
     """
 
     tokens: np.ndarray
@@ -39,6 +41,8 @@ class RowDataset(NamedTuple):
     labels: np.ndarray
     tagged: np.ndarray | None = None
     cut: int = 0
+    segments: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
 
 def text_rows(
@@ -86,6 +90,17 @@ def unit_rows(units: Sequence[Sequence[Ids]], tags: Sequence[Sequence[int]], len
     return RowDataset(tokens, token_types, mask, labels, tagged, cut)
 
 
+def to_the_right(dataset: RowDataset) -> RowDataset:
+    """The same rows with their padding before them."""
+    length = dataset.tokens.shape[1]
+    places = np.arange(length) - (length - dataset.mask.sum(1, keepdims=True))
+    move = lambda array: np.take_along_axis(array, places % length, axis=1)
+    return dataset._replace(
+        tokens=move(dataset.tokens), token_types=move(dataset.token_types), mask=move(dataset.mask),
+        segments=(places >= 0).astype(np.int32), positions=np.maximum(places, 0).astype(np.int32),
+    )  # fmt: skip
+
+
 def row_batch_at(dataset: RowDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
     """The batch of a step: the rows' fields, weights float32 and index int32.
 
@@ -112,7 +127,10 @@ def _blank(rows: int, length: int, frame: Frame) -> tuple[np.ndarray, np.ndarray
 
 def _batch(dataset: RowDataset, rows: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     weights = real if dataset.tagged is None else dataset.tagged[rows] & real[:, None]
-    return {
+    sides = (
+        {} if dataset.segments is None else {"segments": dataset.segments[rows], "positions": dataset.positions[rows]}
+    )
+    return sides | {
         "tokens": dataset.tokens[rows],
         "token_types": dataset.token_types[rows],
         "mask": dataset.mask[rows],

@@ -14,7 +14,7 @@ from minillm.config import Experiment
 from minillm.data import batches, continued, images, masking, pairs, spans, synthetic, transduction
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
-from minillm.sections import IMAGES, LABELLED, SYNTHETIC
+from minillm.sections import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
 EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
@@ -36,12 +36,13 @@ class Reading(NamedTuple):
 def extra_ids(experiment: Experiment) -> int:
     """How many ids the objective puts behind the tokenizer's: one mask token, or as many sentinels as a row has spans.
 
-    Whoever learns from labels keeps the mask token, so that the table is that of the pretraining before.
+    Who learns from labels and reads both ways keeps the mask token, so that the table is that of the pretraining before.
     """
     name = experiment.objective.name
     if name == "span":
         return span_settings(experiment, 10**9).sentinels
-    return 1 if name in ("masked", "masked_next_sentence", "structural", *LABELLED) else 0
+    learns = name in LABELLED and experiment.model.get("kind", "gpt") not in LEFT_TO_RIGHT
+    return 1 if learns or name in ("masked", "masked_next_sentence", "structural") else 0
 
 
 def example_length(experiment: Experiment) -> int:

@@ -20,7 +20,7 @@ from minillm.errors import UserError
 from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import head_scores
-from minillm.sections import NEEDS
+from minillm.sections import LEFT_TO_RIGHT, NEEDS
 
 Documents = Sequence[Document]
 
@@ -56,7 +56,8 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
         pairs = pieces.encode_many([document.pair or "" for document in documents])
     known = all(document.label is not None for document in documents)
     labels = label_array(experiment, documents) if known else np.zeros(_shape(experiment, len(documents)), np.int32)
-    return rows.text_rows(texts, pairs, labels, length, frame)
+    made = rows.text_rows(texts, pairs, labels, length, frame)
+    return rows.to_the_right(made) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else made
 
 
 def labelled_reading(experiment: Experiment, pieces: Any, documents: dict[str, Documents]) -> Reading:
@@ -85,6 +86,7 @@ def made_up_rows(experiment: Experiment) -> dict:
     else:
         kind = np.int32 if experiment.objective.name == "classify" else np.float32
         dataset = rows.text_rows([ids] * count, None, np.zeros(_shape(experiment, count), kind), length, frame)
+        dataset = rows.to_the_right(dataset) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else dataset
     return rows.row_batch_at(dataset, 0, 0, count)
 
 

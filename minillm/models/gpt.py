@@ -11,13 +11,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position
 from minillm.params import Params, Specs, prefix, stack, unstack, widen
 
 CAPTURES = ("attention", "hidden")
+Keys = Key[Array, "batch"] | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Config:
     gated: bool = False  # SwiGLU and its kin
     bias: bool = True
     tied: bool = True  # output layer = transpose of the embedding
+    tasks: tuple[Literal["classify"], ...] = ()  # heads besides the language model's
+    labels: int = 2  # classes of "classify"
     dropout: float = 0.0
     init_scale: float = 0.02  # standard deviation of initial tables and kernels; try 0.02 * sqrt(768 / width)
     norm_epsilon: float = 1e-5
@@ -47,8 +50,8 @@ class Config:
     scan: bool | None = None  # one compiled block for all layers; None: from 13 layers on
 
     def __post_init__(self):
-        if min(self.vocabulary, self.context, self.layers, self.width, self.heads) < 1:
-            raise ValueError("vocabulary, context, layers, width and heads must be at least 1")
+        if min(self.vocabulary, self.context, self.layers, self.width, self.heads, self.labels) < 1:
+            raise ValueError("vocabulary, context, layers, width, heads and labels must be at least 1")
         if self.hidden is not None and self.hidden < 1:
             raise ValueError(f"hidden must be at least 1, got {self.hidden}")
         if self.width % self.heads:
@@ -97,6 +100,8 @@ def param_specs(config: Config) -> Specs:
         specs |= prefix(norm_specs(config), "final_norm")
     if not config.tied:
         specs |= prefix(linear.linear_specs(config.width, config.vocabulary, ("model", "vocab"), bias=False), "head")
+    if "classify" in config.tasks:
+        specs |= prefix(linear.linear_specs(config.width, config.labels, ("model", None)), "classify")
     return widen(specs, config.init_scale / 0.02)
 
 
@@ -209,6 +214,19 @@ def apply(params: Params, batch: Batch, config: Config, *, embeddings=None, carr
 def logits(params: Params, hidden: Float[Array, "batch length model"]) -> Float[Array, "batch length vocab"]:
     """Next-token scores, through the head or the transposed embedding."""
     return linear.linear(params["head"], hidden) if "head" in params else embedding.unembed(params["embedding"], hidden)
+
+
+def classify(
+    params: Params, hidden: Float[Array, "batch length model"], config: Config, keys: Keys = None
+) -> Float[Array, "batch labels"]:
+    """Scores of the row's label, read off its last token, which alone has seen all (Radford et al. 2018, section 3.2)."""
+    if "classify" not in params:
+        raise ValueError("the table has no rows for the head 'classify': name the task in model.tasks")
+    last = dropout.dropout(hidden[:, -1], dropout.fold_keys(keys, 1), config.dropout)
+    return linear.linear(params["classify"], last)
+
+
+HEADS = {"classify": classify}
 
 
 def _run_blocks(params, x, config: Config, scope: Scope, carry, keys):
