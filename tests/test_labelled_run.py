@@ -198,6 +198,28 @@ def test_another_run_is_a_base_with_its_tokenizer_and_model(folder, staged, tmp_
     assert summary["steps"] == 4
 
 
+def test_adapters_are_saved_and_switched_on_their_own_base_alone(folder, staged, tmp_path):
+    from minillm.experiment import adapters
+
+    text = (folder / "plain.toml").read_text()
+    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
+    (tmp_path / "c.toml").write_text(text + f"[base]\nrun = '{staged[0] / 'pretrain'}'\n")
+    said = {}
+    for method, settings in {"lora": [], "adalora": ["data.labels=['pos', 'neg']"]}.items():
+        experiment = bases.load(tmp_path / "c.toml", [f"tuning.method={method}", "train.steps=20", *settings])
+        runs.run(experiment, tmp_path / method, False, silent, silent)
+        said[method] = predict(tmp_path / method, ["good room", "awful room"])
+        assert adapters.save(tmp_path / method, tmp_path / f"{method}.safetensors")["bytes"] < 60_000
+    assert (
+        predict(tmp_path / "adalora", ["good room", "awful room"], None, tmp_path / "lora.safetensors") == said["lora"]
+    )
+    assert predict(tmp_path / "lora", ["good room", "awful room"], None, tmp_path / "lora.safetensors") == said["lora"]
+    other = bases.load(folder / "plain.toml", ["tuning.method=lora", "train.steps=2", "tokenizer.vocabulary=300"])
+    runs.run(other, tmp_path / "other", False, silent, silent)
+    with pytest.raises(UserError, match="base"):
+        predict(tmp_path / "other", ["good"], None, tmp_path / "lora.safetensors")
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     (["model.width=32"], "is .* in the base and .* here"),
     (["model.kind='gpt'"], "needs a model that|the base is a bert"),

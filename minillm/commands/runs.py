@@ -89,6 +89,7 @@ def predict(
     text: Annotated[list[str], typer.Option(help="A text to label; may be repeated")] = [],  # noqa: B006
     file: Annotated[Path | None, typer.Option(help="A file with a text per line")] = None,
     pair: Annotated[list[str], typer.Option(help="The second sentence, for a run on pairs; one per text")] = [],  # noqa: B006
+    adapter: Annotated[Path | None, typer.Option(help="A saved adapter to put on the run's base")] = None,
     as_json: Json = False,
 ) -> None:
     """Label new texts with probabilities, with a run that learned from labels."""
@@ -98,8 +99,23 @@ def predict(
     from minillm.experiment import predict as predicting
 
     lines = [] if file is None else [line for line in read_text(file).splitlines() if line.strip()]
-    found = predicting.predict(run, [*text, *lines], pair or None)
+    found = predicting.predict(run, [*text, *lines], pair or None, adapter)
     output(found, as_json, lambda: display.predictions(found))
+
+
+@app.command(epilog="Example: `minillm adapter runs/tweets-lora tweets.safetensors`")
+def adapter(
+    run: RunPath,
+    file: Annotated[Path, typer.Argument(help="Where to write it")],
+    as_json: Json = False,
+) -> None:
+    """Save what a run has tuned as a small file, for `minillm predict --adapter`; it fits its own base alone."""
+    prepare()
+    from minillm.experiment import adapters
+
+    found = adapters.save(run, file)
+    line = f"{found['file']}: {found['method']} of step {found['step']}, {found['bytes'] / 1e6:,.2f} MB"
+    output(found, as_json, lambda: typer.echo(line))
 
 
 @app.command("eval", epilog="Example: `minillm eval runs/quickstart --split validation --json`")

@@ -11,28 +11,29 @@ from minillm.data.clean import normalise
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
-from minillm.experiment import judging, supervised
+from minillm.experiment import adapters, judging, supervised
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
-from minillm.experiment.saved import judged_step, restore
 from minillm.sections import IMAGES, LABELLED
 
 ROWS = 64  # texts per pass at most
 
 
-def predict(root: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def predict(
+    root: Path, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: Path | None = None
+) -> list[dict[str, Any]]:
     """A row per text: its label with probabilities, its labels, its number, or its entities.
 
+    `adapter`: a saved one in place of the run's own (see `experiment/adapters.py`).
     Raises: UserError where the run has not learned from labelled texts, or where there is nothing to read.
     """
-    opened = open_run(root)
+    opened, trainable, frozen = adapters.weights(open_run(root), adapter)
     experiment = opened.experiment
     if experiment.objective.name not in LABELLED or experiment.data.source in IMAGES:
         message = f"a run of the objective {experiment.objective.name!r} on {experiment.data.source} labels no texts"
         raise UserError(message, str(root), "name a run of classify, multi_label, regression or tag")
     documents = as_documents(opened, texts, pairs)
-    state, frozen, _ = restore(opened.folder, opened.setup, judged_step(opened.folder))
-    answers = answer(opened, state.trainable, frozen, documents)
+    answers = answer(opened, trainable, frozen, documents)
     return [describe(opened, document, found) for document, found in zip(documents, answers, strict=True)]
 
 
