@@ -131,6 +131,9 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
         _refuse_labels(experiment, where)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
+    if data.packing != "stream" and experiment.tuning.method == "prompt":
+        message = "a prompt stands before one text, not before packed or continued ones"
+        raise UserError(message, f"{where}: data.packing", "set it to 'stream', or choose another tuning.method")
     if data.packing == "continued":
         if kind not in RECURRENT:
             mend = f"use {', '.join(RECURRENT)}, or another data.packing"

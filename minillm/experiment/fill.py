@@ -98,7 +98,7 @@ def _masked(experiment: Experiment, setup: Setup, params, tokenizer: Any, gaps: 
     row = np.zeros((1, setup.config.context), np.int32)
     row[0, : len(gaps.ids)] = gaps.ids
     batch = {"tokens": jnp.asarray(row), "mask": jnp.arange(row.shape[1])[None] < len(gaps.ids)}
-    hidden = setup.model.apply(params, batch).hidden[:, np.array(gaps.places)]
+    hidden = setup.tuning.wrap(setup.model).apply(params, batch).hidden[:, np.array(gaps.places)]
     scores = setup.model.logits(params, hidden)[0].at[:, np.array(settings.special)].set(-jnp.inf)
     return [tokenizer.decode([int(token)]) for token in scores.argmax(-1)]
 

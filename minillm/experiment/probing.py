@@ -90,7 +90,7 @@ def hidden_states(setup: Setup, params: Any, tokens: jax.Array, mask: jax.Array)
     if hasattr(setup.module, "encode"):  # an encoder-decoder
         source = setup.module.embed(params, {"source": tokens}, setup.config)["source"]
         return setup.module.encode(params["encoder"], source, mask, setup.config)[0]
-    return setup.model.apply(params, {"tokens": tokens, "mask": mask}).hidden
+    return setup.tuning.wrap(setup.model).apply(params, {"tokens": tokens, "mask": mask}).hidden
 
 
 def _label(name: str) -> str:

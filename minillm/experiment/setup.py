@@ -25,8 +25,8 @@ from minillm.tuning.contract import Tuning
 class Setup(NamedTuple):
     """All that training needs but data."""
 
-    module: Any
-    config: Any  # the model's own
+    module: Any  # what generates; its context is that which the tuning leaves
+    config: Any  # the model's own, for `module`
     specs: dict  # the whole table
     model: Model
     tuning: Tuning
@@ -44,10 +44,11 @@ class Setup(NamedTuple):
 def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     """Builds everything; allocates no array but the key."""
     module, config = model_config(experiment.model, vocabulary)
-    _refuse_long_examples(experiment, getattr(config, "context", 1))
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
+    module, config = tuning.wrap_module(module, config)
+    _refuse_long_examples(experiment, getattr(config, "context", 1))
     if (train.batch_size // train.shards) % experiment.mesh.data:
         raise UserError(
             f"batch_size / shards = {train.batch_size // train.shards} examples cannot be split over {experiment.mesh.data}",
@@ -82,10 +83,11 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
 
 def _refuse_long_examples(experiment: Experiment, context: int) -> None:
     length, longest = row_lengths(experiment)
+    prompted = experiment.tuning.method == "prompt"
     if longest > context:
         what = f"examples of {length} tokens" + (f" become rows of {longest}, which" if longest > length else "")
         raise UserError(
-            f"{what} are longer than the model's context of {context}",
+            f"{what} are longer than the model's context of {context}" + (", the prompt left out" * prompted),
             "data.length",
             "make data.length smaller or model.context larger",
         )

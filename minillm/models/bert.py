@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position
+from minillm.nn.adapter import adapt
 from minillm.nn.layers import run_layers
 from minillm.params import Params, ParamSpec, Specs, prefix, stack, widen
 
@@ -129,6 +130,7 @@ def visible(batch: Batch, rows: int, length: int) -> Bool[Array, "batch 1 length
 def self_attention(params: Params, x: Hidden, config: Config, mask, keys: Keys, capture: tuple[str, ...]):
     """x -> (attended [batch, length, model], captured weights). Devlin et al. 2019, section 3: no causal mask."""
     query, key, value = attention.project_heads(params, x, config.heads)
+    key, value, mask = attention.with_prefix(params.get("prefix"), key, value, mask)
     attended = attention.dot_product_attention(query, key, value, mask, keys=keys, rate=config.dropout)
     captured = {"attention": attention.attention_weights(query, key, mask)} if "attention" in capture else {}
     return linear.linear(params["output"], attention.merge_heads(attended)), captured
@@ -138,9 +140,11 @@ def block(params: Params, x: Hidden, config: Config, mask, keys: Keys, capture: 
     """One block, post-norm: x = norm(x + attention(x)), then x = norm(x + feedforward(x))."""
     attended, captured = self_attention(params["attention"], x, config, mask, dropout.fold_keys(keys, 0), capture)
     attended = dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    attended = adapt(params["attention"].get("adapter"), attended)
     x = norm.layer_norm(params["attention_norm"], x + attended, EPSILON)
     transformed = feedforward.feedforward(params["feedforward"], x, "gelu_exact")
     transformed = dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    transformed = adapt(params["feedforward"].get("adapter"), transformed)
     x = norm.layer_norm(params["feedforward_norm"], x + transformed, EPSILON)
     return x, captured | ({"hidden": x} if "hidden" in capture else {})
 

@@ -31,6 +31,7 @@ class Model(NamedTuple):
     apply: Callable
     logits: Callable | None
     heads: Mapping[str, Callable] = {}  # never written
+    config: Any = None  # the one that is bound
 
 
 def bind(module, config) -> Model:
@@ -38,4 +39,4 @@ def bind(module, config) -> Model:
     embed = functools.partial(module.embed, config=config)
     apply = functools.partial(module.apply, config=config)
     heads = {name: functools.partial(head, config=config) for name, head in getattr(module, "HEADS", {}).items()}
-    return Model(embed, apply, getattr(module, "logits", None), heads)
+    return Model(embed, apply, getattr(module, "logits", None), heads, config)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position
+from minillm.nn.adapter import adapt
 from minillm.params import Params, Specs, prefix, stack, unstack, widen
 
 CAPTURES = ("attention", "hidden")
@@ -146,6 +147,10 @@ def self_attention(params: Params, x, config: Config, scope: Scope, cache, keys)
         mask = (jnp.arange(cache["key"].shape[2]) <= scope.positions[..., None])[:, None]
         attended = attention.cached_attention(query, cache["key"], cache["value"], mask)
         key = cache["key"].swapaxes(1, 2)
+    if "prefix" in params:  # the plain form, over keys that the fast ones do not know
+        value = value if cache is None else cache["value"].swapaxes(1, 2)
+        key, value, mask = attention.with_prefix(params["prefix"], key, value, mask)
+        attended = attention.dot_product_attention(query, key, value, mask, keys=keys, rate=config.dropout)
     captured = {}
     if "attention" in scope.capture:
         captured["attention"] = attention.attention_weights(query, key, mask)
@@ -160,12 +165,14 @@ def block(params: Params, x, config: Config, scope: Scope, cache=None, keys=None
     pre = config.placement == "pre"
     branch = normalise(params["attention_norm"], x, config) if pre else x
     attended, cache, captured = self_attention(params["attention"], branch, config, scope, cache, keys)
-    x = x + dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    attended = dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    x = x + adapt(params["attention"].get("adapter"), attended)
     x = x if pre else normalise(params["attention_norm"], x, config)
 
     branch = normalise(params["feedforward_norm"], x, config) if pre else x
     transformed = feedforward.feedforward(params["feedforward"], branch, config.activation)
-    x = x + dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    transformed = dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    x = x + adapt(params["feedforward"].get("adapter"), transformed)
     x = x if pre else normalise(params["feedforward_norm"], x, config)
     if "hidden" in scope.capture:
         captured["hidden"] = x

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm
+from minillm.nn.adapter import adapt
 from minillm.nn.layers import keep, run_layers, write_cache
 from minillm.params import Params, ParamSpec, Specs, prefix, stack, unstack
 
@@ -145,11 +146,13 @@ def attend(params: Params, x: Float[Array, "batch length model"], memory: dict, 
     A row with no key to look at is all zeros.
     """
     query = attention.split_heads(linear.linear(params["query"], x), config.heads)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, memory["key"]).astype(jnp.float32) + bias
+    key, value, mask = attention.with_prefix(params.get("prefix"), memory["key"], memory["value"], mask)
+    bias = attention.grow(params.get("prefix"), bias)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32) + bias
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
     weights = jnp.where(mask, weights, 0.0)
     dropped = dropout.dropout(weights, keys, config.dropout).astype(x.dtype)
-    attended = jnp.einsum("bhqk,bkhd->bqhd", dropped, memory["value"])
+    attended = jnp.einsum("bhqk,bkhd->bqhd", dropped, value)
     return linear.linear(params["output"], attention.merge_heads(attended)), weights
 
 
@@ -168,16 +171,21 @@ def normalise(params: Params, name: str, x: Float[Array, "batch length model"], 
     return norm.rms_norm(params[f"{name}_norm"], x, config.norm_epsilon)
 
 
+def after(params: Params, name: str, x: Float[Array, "batch length model"], y, config: Config, keys):
+    """A sublayer's output y back in the residual stream: x + dropout(y)."""
+    return x + adapt(params[name].get("adapter"), dropout.dropout(y, keys, config.dropout))
+
+
 def encoder_block(params: Params, x, config: Config, scope: Scope, keys=None):
     """Every source token looks at every other, then the feed-forward network -> (x, no state, captured)."""
     branch = normalise(params, "self_attention", x, config)
     memory, mask = project_memory(params["self_attention"], branch, config), attention.padding_mask(scope.source_mask)
     y, weights = attend(params["self_attention"], branch, memory, scope.bias, mask, config, dropout.fold_keys(keys, 0))
-    x = x + dropout.dropout(y, dropout.fold_keys(keys, 1), config.dropout)
+    x = after(params, "self_attention", x, y, config, dropout.fold_keys(keys, 1))
 
     branch = normalise(params, "feedforward", x, config)
     y = feedforward.feedforward(params["feedforward"], branch, config.activation)
-    x = x + dropout.dropout(y, dropout.fold_keys(keys, 2), config.dropout)
+    x = after(params, "feedforward", x, y, config, dropout.fold_keys(keys, 2))
     return x, None, keep(scope.capture, encoder_attention=weights, encoder_hidden=x)
 
 
@@ -192,17 +200,17 @@ def decoder_block(params: Params, x, config: Config, scope: Scope, state=None, k
         cache = {name: write_cache(state[0][name], new, scope.positions[:, 0]) for name, new in cache.items()}
     mask = (jnp.arange(cache["key"].shape[1]) <= scope.positions[..., None])[:, None]
     y, weights = attend(params["self_attention"], branch, cache, scope.bias, mask, config, dropout.fold_keys(keys, 0))
-    x = x + dropout.dropout(y, dropout.fold_keys(keys, 1), config.dropout)
+    x = after(params, "self_attention", x, y, config, dropout.fold_keys(keys, 1))
 
     branch = normalise(params, "cross_attention", x, config)
     memory = project_memory(params["cross_attention"], scope.encoded, config) if state is None else state[1]
     mask = attention.padding_mask(scope.source_mask)
     y, cross = attend(params["cross_attention"], branch, memory, 0.0, mask, config, dropout.fold_keys(keys, 2))
-    x = x + dropout.dropout(y, dropout.fold_keys(keys, 3), config.dropout)
+    x = after(params, "cross_attention", x, y, config, dropout.fold_keys(keys, 3))
 
     branch = normalise(params, "feedforward", x, config)
     y = feedforward.feedforward(params["feedforward"], branch, config.activation)
-    x = x + dropout.dropout(y, dropout.fold_keys(keys, 4), config.dropout)
+    x = after(params, "feedforward", x, y, config, dropout.fold_keys(keys, 4))
     captured = keep(scope.capture, attention=weights, cross_attention=cross, hidden=x)
     return x, None if state is None else (cache, memory), captured
 
@@ -226,9 +234,10 @@ def encode(params: Params, x, source_mask, config: Config, keys=None, capture=()
     return x, captured
 
 
-def init_carry(params: Params, batch: Batch, config: Config, length: int) -> dict:
+def init_carry(params: Params, batch: Batch, config: Config, length: int, *, source=None) -> dict:
     """Runs the encoder on source and source_mask, and projects its output once for every layer of the decoder.
 
+    `source` [batch, keys, model]: embedded already; None: by `embed`.
     carry = {"memory": one {"key", "value"} [batch, keys, heads, head] per layer, "memory_mask" [batch, keys], "cache":
     the same with room for `length` tokens of the target, "index" [batch]: target tokens seen}.
     """
@@ -236,7 +245,7 @@ def init_carry(params: Params, batch: Batch, config: Config, length: int) -> dic
         raise ValueError(f"a cache of {length} tokens is longer than the context of {config.context}")
     _check(batch, config)
     mask = _source_mask(batch)
-    source = embed(params, {"source": batch["source"]}, config)["source"]
+    source = embed(params, {"source": batch["source"]}, config)["source"] if source is None else source
     encoded, _ = encode(params["encoder"], source, mask, config)
     layers = unstack(params["decoder"]["blocks"]["cross_attention"])
     empty = lambda: jnp.zeros((mask.shape[0], length, config.heads, config.head_size), encoded.dtype)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position
+from minillm.nn.adapter import adapt
 from minillm.nn.layers import keep, run_layers, write_cache
 from minillm.params import Params, Specs, prefix, stack, unstack
 
@@ -112,7 +113,7 @@ def before(params: Params, name: str, x: Float[Array, "batch length model"], con
 
 def after(params: Params, name: str, x: Float[Array, "batch length model"], y, config: Config, keys):
     """A sublayer's output y back in the residual stream: pre-norm x + y, post-norm norm(x + y) (section 3.1)."""
-    x = x + dropout.dropout(y, keys, config.dropout)
+    x = x + adapt(params[name].get("adapter"), dropout.dropout(y, keys, config.dropout))
     return x if config.placement == "pre" else norm.layer_norm(params[f"{name}_norm"], x, config.norm_epsilon)
 
 
@@ -124,9 +125,10 @@ def project_memory(params: Params, x: Float[Array, "batch keys model"], config: 
 def attend(params: Params, x: Float[Array, "batch length model"], memory: dict, mask, config: Config, keys):
     """x looks at the memory -> (attended [batch, length, model], weights [batch, heads, length, keys])."""
     query = attention.split_heads(linear.linear(params["query"], x), config.heads)
-    weights = attention.attention_weights(query, memory["key"], mask)
+    key, value, mask = attention.with_prefix(params.get("prefix"), memory["key"], memory["value"], mask)
+    weights = attention.attention_weights(query, key, mask)
     dropped = dropout.dropout(weights, keys, config.dropout).astype(x.dtype)
-    attended = jnp.einsum("bhqk,bkhd->bqhd", dropped, memory["value"])
+    attended = jnp.einsum("bhqk,bkhd->bqhd", dropped, value)
     return linear.linear(params["output"], attention.merge_heads(attended)), weights
 
 
@@ -203,9 +205,10 @@ def decode(params: Params, x, config: Config, scope: Scope, states=None, keys=No
     return before(params, "final", x, config), states, captured
 
 
-def init_carry(params: Params, batch: Batch, config: Config, length: int) -> dict:
+def init_carry(params: Params, batch: Batch, config: Config, length: int, *, source=None) -> dict:
     """Runs the encoder on source and source_mask, and projects its output once for every layer of the decoder.
 
+    `source` [batch, keys, model]: embedded already; None: by `embed`.
     carry = {"memory": one {"key", "value"} [batch, keys, heads, head] per layer, "memory_mask" [batch, keys], "cache":
     the same with room for `length` tokens of the target, "index" [batch]: target tokens seen}.
     """
@@ -213,7 +216,7 @@ def init_carry(params: Params, batch: Batch, config: Config, length: int) -> dic
         raise ValueError(f"a cache of {length} tokens is longer than the context of {config.context}")
     _check(batch, config)
     mask = _source_mask(batch)
-    source = embed(params, {"source": batch["source"]}, config)["source"]
+    source = embed(params, {"source": batch["source"]}, config)["source"] if source is None else source
     encoded, _ = encode(params["encoder"], source, mask, config)
     layers = unstack(params["decoder"]["blocks"]["cross_attention"])
     empty = lambda: jnp.zeros((mask.shape[0], length, config.heads, config.width // config.heads), encoded.dtype)

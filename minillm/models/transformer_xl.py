@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position, recurrent
+from minillm.nn.adapter import adapt
 from minillm.nn.layers import keep, run_layers
 from minillm.params import Params, ParamSpec, Specs, prefix, stack, widen
 
@@ -129,10 +130,11 @@ def relative_attention(params: Params, x, memory, config: Config, scope: Scope, 
     distance = split(linear.linear(params["position"], scope.encodings))[0]
     by_content = split(query + params["content_bias"].astype(x.dtype))
     by_position = split(query + params["position_bias"].astype(x.dtype))
-    scores = jnp.einsum("bqhd,bkhd->bhqk", by_content, key)
-    scores = scores + relative_shift(jnp.einsum("bqhd,khd->bhqk", by_position, distance))
+    shifted = relative_shift(jnp.einsum("bqhd,khd->bhqk", by_position, distance))
+    key, value, mask = attention.with_prefix(params.get("prefix"), key, value, scope.mask)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", by_content, key) + attention.grow(params.get("prefix"), shifted)
     scores = scores.astype(jnp.float32) * key.shape[-1] ** -0.5
-    weights = jax.nn.softmax(jnp.where(scope.mask, scores, -jnp.inf), axis=-1)  # a query sees itself: no row is empty
+    weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)  # a query sees itself: no row is empty
     dropped = dropout.dropout(weights, keys, config.dropout).astype(value.dtype)
     attended = attention.merge_heads(jnp.einsum("bhqk,bkhd->bqhd", dropped, value))
     return linear.linear(params["output"], attended), weights
@@ -148,12 +150,14 @@ def block(params: Params, x, memory, config: Config, scope: Scope, keys=None):
     branch = normalise("attention_norm", x) if pre else x
     memory = normalise("attention_norm", memory) if pre and memory is not None else memory
     attended, weights = relative_attention(params["attention"], branch, memory, config, scope, keys)
-    x = x + dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    attended = dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    x = x + adapt(params["attention"].get("adapter"), attended)
     x = x if pre else normalise("attention_norm", x)
 
     branch = normalise("feedforward_norm", x) if pre else x
     transformed = feedforward.feedforward(params["feedforward"], branch, config.activation)
-    x = x + dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    transformed = dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    x = x + adapt(params["feedforward"].get("adapter"), transformed)
     x = x if pre else normalise("feedforward_norm", x)
     return x, keep(scope.capture, attention=weights, hidden=x)
 

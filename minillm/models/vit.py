@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, convolution, dropout, feedforward, linear, norm, position
+from minillm.nn.adapter import adapt
 from minillm.nn.layers import run_layers
 from minillm.params import Params, ParamSpec, Specs, prefix, stack
 
@@ -120,6 +121,7 @@ def embed(params: Params, batch: Batch, config: Config) -> Hidden:
 def self_attention(params: Params, x: Hidden, config: Config, keys: Keys, capture: tuple[str, ...]):
     """x -> (attended [batch, length, model], captured weights): every patch sees every other."""
     query, key, value = attention.project_heads(params, x, config.heads)
+    key, value, _ = attention.with_prefix(params.get("prefix"), key, value)
     attended = attention.dot_product_attention(query, key, value, keys=keys, rate=config.dropout)
     captured = {"attention": attention.attention_weights(query, key)} if "attention" in capture else {}
     return linear.linear(params["output"], attention.merge_heads(attended)), captured
@@ -129,10 +131,12 @@ def block(params: Params, x: Hidden, config: Config, keys: Keys, capture: tuple[
     """One block, pre-norm: x = x + attention(norm(x)), then x = x + feedforward(norm(x)) (equations 2 and 3)."""
     branch = norm.layer_norm(params["attention_norm"], x, EPSILON)
     attended, captured = self_attention(params["attention"], branch, config, dropout.fold_keys(keys, 0), capture)
-    x = x + dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    attended = dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
+    x = x + adapt(params["attention"].get("adapter"), attended)
     branch = norm.layer_norm(params["feedforward_norm"], x, EPSILON)
     transformed = feedforward.feedforward(params["feedforward"], branch, "gelu_exact")
-    x = x + dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    transformed = dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
+    x = x + adapt(params["feedforward"].get("adapter"), transformed)
     return x, captured | ({"hidden": x} if "hidden" in capture else {})
 
 

@@ -18,6 +18,8 @@ Heads = Float[Array, "batch length heads head"]
 KeyHeads = Float[Array, "batch keys heads head"]
 CachedHeads = Float[Array, "batch heads keys head"]
 Mask = Bool[Array, "batch #heads length keys"] | Bool[Array, "1 #heads length keys"]  # True: may be looked at
+GrownHeads = Float[Array, "batch more heads head"]  # with a prefix's keys or values before the others
+GrownMask = Bool[Array, "batch #heads length more"] | Bool[Array, "1 #heads length more"]
 LOWEST = jnp.finfo(jnp.float32).min  # a masked score; minus infinity would make NaN of a row without a key
 
 
@@ -119,6 +121,30 @@ def project_heads(params: dict, x: Float[Array, "batch length model"], heads: in
     """x -> query, key, value, split into heads."""
     query, key, value = (split_heads(linear(params[name], x), heads) for name in ("query", "key", "value"))
     return query, key, value
+
+
+def with_prefix(
+    params: dict | None, key: KeyHeads, value: KeyHeads, mask: Mask | None = None
+) -> tuple[GrownHeads, GrownHeads, GrownMask | None]:
+    """Trained keys and values before those of every row, seen by every query; None: nothing is added.
+
+    params: key, value [prefix, attention]. They stand at no position. Li and Liang 2021, section 4.2.
+    """
+    if params is None:
+        return key, value, mask
+
+    def before(name: str, x: KeyHeads):
+        first = split_heads(params[name].astype(x.dtype)[None], x.shape[2])
+        return jnp.concatenate([jnp.broadcast_to(first, (len(x), *first.shape[1:])), x], axis=1)
+
+    return before("key", key), before("value", value), None if mask is None else grow(params, mask, True)
+
+
+def grow(params: dict | None, scores: Array | float, value: bool | float = 0.0) -> Array | float:
+    """A mask or a bias [..., keys] -> [..., prefix + keys], with `value` for the prefix's; one number stays as it is."""
+    if params is None or jnp.ndim(scores) == 0:
+        return scores
+    return jnp.pad(scores, [(0, 0)] * 3 + [(params["key"].shape[0], 0)], constant_values=value)
 
 
 def multi_head_attention(

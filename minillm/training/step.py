@@ -80,6 +80,8 @@ def make_train_step(
             value, penalty = jax.value_and_grad(tuning.penalty)(state.trainable, frozen)
             loss, gradients = loss + value, jax.tree.map(jnp.add, gradients, penalty)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trainable)
+        if tuning.scale is not None:
+            updates = jax.tree.map(jnp.multiply, updates, tuning.scale(state.trainable, state.step))
         trainable, extra = optax.apply_updates(state.trainable, updates), sums.extra
         if tuning.update is not None:
             trainable, extra = tuning.update(trainable, extra, gradients, state.step)

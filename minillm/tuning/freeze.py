@@ -1,27 +1,41 @@
-"""Full fine-tuning, and freezing parts of the tree by patterns over paths."""
+"""Full fine-tuning, and freezing parts of the tree by patterns over paths, or from the bottom up to a layer."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
 
 from minillm.errors import UserError
-from minillm.params import Specs, flatten, unflatten
+from minillm.params import ParamSpec, Specs, flatten, unflatten
+from minillm.tuning.adding import matching
 from minillm.tuning.contract import Tuning
+from minillm.tuning.layers import layer_rates, split_bottom
 
 
-def freeze(patterns: Sequence[str] = ()) -> Tuning:
+def freeze(
+    patterns: Sequence[str] = (), layers: int = 0, *, layer_decay: float = 1.0, unfreeze_every: int = 0
+) -> Tuning:
     """Everything trains but the leaves whose path matches a pattern ("embedding/*"); no pattern is full training.
 
-    Raises: UserError where a pattern matches nothing, or where nothing is left to train.
+    With `layers`, the embeddings and the bottom so many blocks are frozen too: stacked leaves are split, and `attach`
+    joins them again. Where layers are unrolled, XLA drops the backward pass below the lowest one that trains; under a
+    scan it cannot. For layer_decay and unfreeze_every see `layers.layer_rates`.
+    Raises: UserError where a pattern matches nothing, there are fewer blocks, or nothing is left to train.
     """
 
-    def split(rows: dict) -> tuple[dict, dict]:
+    def split(rows: Mapping) -> tuple[dict, dict]:
         for pattern in patterns:
             if not fnmatch.filter(rows, pattern):
                 raise UserError(
                     f"the pattern {pattern!r} matches no parameter", "tuning.freeze", "see `minillm describe`"
                 )
-        frozen = {path: row for path, row in rows.items() if any(fnmatch.fnmatchcase(path, p) for p in patterns)}
+        frozen = matching(rows, patterns)
         trainable = {path: row for path, row in rows.items() if path not in frozen}
+        if layers:
+            trainable, bottom = split_bottom(trainable, layers, _part)
+            frozen |= bottom
         if not trainable:
             raise UserError("every parameter is frozen", "tuning.freeze", "leave something to train")
         return trainable, frozen
@@ -34,11 +48,22 @@ def freeze(patterns: Sequence[str] = ()) -> Tuning:
         return split(model_specs)[0]
 
     def attach(trainable, frozen):
-        return unflatten(flatten(trainable) | flatten(frozen))
+        top, bottom = flatten(trainable), flatten(frozen)
+        return unflatten(bottom | {path: _join(bottom.get(path), row) for path, row in top.items()})
 
-    return Tuning(init, specs, attach)
+    return Tuning(init, specs, attach, scale=layer_rates(layer_decay, unfreeze_every))
 
 
-def full() -> Tuning:
-    """Every parameter trains."""
-    return freeze()
+def full(*, layer_decay: float = 1.0, unfreeze_every: int = 0) -> Tuning:
+    """Every parameter trains, at the rates of `layers.layer_rates`."""
+    return freeze(layer_decay=layer_decay, unfreeze_every=unfreeze_every)
+
+
+def _part(row: jax.Array | ParamSpec, start: int, stop: int):
+    if isinstance(row, ParamSpec):
+        return replace(row, shape=(stop - start, *row.shape[1:]))
+    return row[start:stop]
+
+
+def _join(bottom: jax.Array | None, top: jax.Array) -> jax.Array:
+    return top if bottom is None else jnp.concatenate([bottom, top])
