@@ -144,6 +144,7 @@ def test_without_rows_the_program_is_the_one_without_hooks(name, monkeypatch):
     monkeypatch.setattr(attention, "with_prefix", lambda rows, key, value, mask=None: (key, value, mask))
     monkeypatch.setattr(attention, "grow", lambda rows, scores, value=0.0: scores)
     assert text() == hooked
+    monkeypatch.undo()
     tuning, state, frozen, _ = tuned(name, "adapter")
     attached = tuning.attach(state.trainable, frozen)
     assert jax.jit(lambda weights: model.apply(weights, batch).hidden).lower(attached).as_text() != hooked
