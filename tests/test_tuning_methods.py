@@ -38,7 +38,7 @@ SETTINGS = {
 }  # fmt: skip
 OWN = {"bitfit": "bias", "adapter": "/adapter/", "prefix": "/prefix/", "prompt": "prompt/"}
 IDENTITY = {"full", "freeze", "bitfit", "adapter", "lora", "adalora"}  # these begin as the model itself
-RECURRENT = {"rnn", "lstm"}
+RECURRENT = ("rnn", "lstm")
 REFUSED = {
     ("bitfit", "t5"): "no bias",
     ("freeze", "autoencoder"): "not made of equal blocks",
@@ -107,17 +107,17 @@ def test_every_method_on_every_model(method, name):
         with pytest.raises(UserError, match=REFUSED[method, name]):
             tuned(name, method)
         return
-    if method in ("lora", "adalora") and name in {*RECURRENT, "autoencoder"}:
-        return  # these have no query; other targets are tested with the method
-    tuning, state, frozen, step = tuned(name, method)
+    other = {"targets": ("*/kernel",)} if "lora" in method and name in (*RECURRENT, "autoencoder") else {}
+    tuning, state, frozen, step = tuned(name, method, **other)
     module, config, *_, batch, weights = case(name)
-    before = params.flatten(state.trainable)
+    before, penalty = params.flatten(state.trainable), tuning.penalty or (lambda trainable, frozen: 0.0)
+    wanted = plain_loss(name) + penalty(state.trainable, frozen)
     specs = tuning.specs(module.param_specs(config))
     assert {path: leaf.shape for path, leaf in before.items()} == {path: spec.shape for path, spec in specs.items()}
     state, metrics = step(state, frozen, batch, jax.random.key(0))
     assert np.isfinite(metrics["loss"])
     if method in IDENTITY:
-        np.testing.assert_allclose(metrics["loss"], plain_loss(name), rtol=2e-6)
+        np.testing.assert_allclose(metrics["loss"], wanted, rtol=2e-6)
     after = params.flatten(state.trainable)
     still = {path for path in before if np.array_equal(before[path], after[path])}
     if method == "adapter":  # nothing reaches what stands below a zero

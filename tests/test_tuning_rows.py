@@ -1,5 +1,7 @@
 """Adapters, prefixes and prompts against what they are by definition: written out, or as words of a larger vocabulary."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from minillm.models.contract import bind
 from minillm.nn import attention
 from minillm.nn.adapter import adapt
 from minillm.objectives import causal
+from minillm.training.step import make_gradient
 from minillm.tuning.prefix import bake, make_prefix, prefix_tuning
 from minillm.tuning.prompt import prompt_tuning, wrap, wrap_module
 
@@ -45,28 +48,24 @@ def test_an_adapter_by_its_formula():
 
 @pytest.mark.parametrize(("placement", "each"), [("houlsby", 2), ("pfeiffer", 1)])
 def test_adapters_stand_behind_both_sublayers_or_behind_the_second(placement, each):
-    tuning, state, _, _ = tuned("gpt", "adapter", placement=placement)
+    _, state, _, _ = tuned("gpt", "adapter", placement=placement)
     rows = [path for path in params.flatten(state.trainable) if path.endswith("adapter/up/kernel")]
     assert len(rows) == each
     assert ("blocks/attention/adapter/up/kernel" in rows) == (placement == "houlsby")
 
 
+@pytest.mark.parametrize("method", ["adapter", "prefix"])
 @pytest.mark.parametrize("name", ["gpt", "bert", "t5", "transformer", "transformer_xl", "vit"])
-def test_every_row_that_is_added_is_read(name):
+def test_every_row_that_is_added_is_read(name, method):
     """Each adapter and each prefix of each layer changes the loss: its gradient is not zero."""
-    for method in ("adapter", "prefix"):
-        _, _, model, objective, batch, _ = case(name)
-        tuning, state, frozen, _ = tuned(name, method)
-
-        def loss(trainable):
-            sums = objective(model, tuning.attach(trainable, frozen), batch, None, {})
-            return sum(sums.sums.values())
-
-        gradients = params.flatten(jax.jit(jax.grad(loss))(shaken(state.trainable)))
-        own = {path: leaf for path, leaf in gradients.items() if f"/{method}/" in path}
-        assert own
-        for path, leaf in own.items():
-            assert np.all(np.abs(leaf).reshape(len(leaf), -1).max(1) > 0.0), path
+    _, _, model, objective, batch, _ = case(name)
+    tuning, state, frozen, _ = tuned(name, method)
+    loss = lambda trainable: sum(objective(model, tuning.attach(trainable, frozen), batch, None, {}).sums.values())
+    gradients = params.flatten(jax.jit(jax.grad(loss))(shaken(state.trainable)))
+    own = {path: leaf for path, leaf in gradients.items() if f"/{method}/" in path}
+    assert own
+    for path, leaf in own.items():
+        assert np.all(np.abs(leaf).reshape(len(leaf), -1).max(1) > 0.0), path
 
 
 def test_adapters_under_a_scan_and_remat_as_unrolled():
@@ -92,7 +91,7 @@ def naive_attention(query, key, value, mask, bias=0.0, scale=1.0):
 
 def test_a_prefix_is_so_many_more_keys_that_all_may_see():
     """BERT's attention, with a mask that hides what is not of the prefix, against naive loops."""
-    _, config, model, _, batch, weights = case("bert")
+    _, config, _, _, batch, weights = case("bert")
     layer = jax.tree.map(lambda leaf: leaf[0], weights["blocks"]["attention"])
     rows = {"key": draw(8, 3, 8), "value": draw(9, 3, 8)}
     x, seen = draw(5, ROWS, 6, 8), np.asarray(batch["mask"])
@@ -254,19 +253,15 @@ def test_a_prompt_begins_with_words_and_needs_room():
     for length in (10, 11):
         with pytest.raises(UserError, match="fills the context of 10"):
             wrap_module(module, config, length)
+    module, config, _, _, _, weights = case("transformer_xl")
+    pair = wrap_module(module, dataclasses.replace(config, memory=4), 3)
     with pytest.raises(UserError, match="forgets the prompt"):
-        short = case("transformer_xl")[1].__class__(**(vars(case("transformer_xl")[1]) | {"memory": 4}))
-        pair = wrap_module(case("transformer_xl")[0], short, 3)
-        generate(
-            *pair, case("transformer_xl")[5] | {"prompt": {"table": draw(1, 3, 8)}}, [[1]], 2, key=jax.random.key(0)
-        )
+        generate(*pair, weights | {"prompt": {"table": draw(1, 3, 8)}}, [[1]], 2, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("method", ["adapter", "prefix", "prompt"])
 def test_weights_still_come_from_the_data_alone(method):
     """The denominators of a tuned model cost nothing: XLA drops the forward pass."""
-    from minillm.training.step import make_gradient
-
     _, _, model, objective, batch, _ = case("bert")
     tuning, state, frozen, _ = tuned("bert", method)
     weights = make_gradient(objective, model, tuning, {}).weights
