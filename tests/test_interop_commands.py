@@ -17,7 +17,9 @@ from minillm.errors import UserError
 from minillm.experiment import exchange
 from minillm.interop import huggingface
 from minillm.models import MODELS, bert, gpt, t5, vit
+from minillm.sections import TuningConfig
 from minillm.training import checkpoint, loop
+from minillm.tuning import make_tuning
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat", "."]
 SIZES = {"context": 16, "layers": 2, "width": 8, "heads": 2, "hidden": 12}
@@ -192,6 +194,31 @@ def test_frozen_parameters_are_exported_too(imported, tmp_path):
     checkpoint.save(imported / "frozen", 0, params.unflatten(frozen), {})
     exchange.export_run(imported, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "gpt2")
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_low_rank_parts_are_merged_on_the_way_out(method, imported, tmp_path):
+    """Of a run with LoRA, the trained rows and the frozen kernels go out as one kernel each."""
+    section = TuningConfig(method, rank=3, alpha=6.0, **({"target_rank": 2.0} if method == "adalora" else {}))
+    tuning = make_tuning(section, heads=(), steps=1)
+    trainable, frozen, _ = tuning.init(exchange.open_model(imported).params, jax.random.key(0))
+    trainable = jax.tree.map(lambda leaf: leaf + 0.5, trainable)
+    checkpoint.save(imported / "checkpoints", 1, {"trainable": trainable}, loop.Progress()._asdict())
+    checkpoint.save(imported / "frozen", 0, frozen, {})
+    config = imported / "config.toml"
+    with pytest.raises(UserError, match="is not one of a plain gpt"):
+        exchange.export_run(imported, tmp_path / "out")
+    config.write_text(
+        config.read_text()
+        + f"\n[tuning]\nmethod = '{method}'\nrank = 3\nalpha = 6.0\ntarget_rank = {section.target_rank}\n"
+    )
+    exchange.export_run(imported, tmp_path / "out")
+    found, row = huggingface.read(tmp_path / "out"), "blocks/attention/value"
+    rows, base = params.flatten(trainable), np.asarray(params.flatten(frozen)[f"{row}/kernel"])
+    middle = rows.get(f"{row}/lora/values", np.ones((2, 3)))[:, None]
+    expected = base + 2.0 * (np.asarray(rows[f"{row}/lora/down"]) * middle) @ np.asarray(rows[f"{row}/lora/up"])
+    np.testing.assert_allclose(params.flatten(found.params)[f"{row}/kernel"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.params["embedding"]["table"], frozen["embedding"]["table"])
 
 
 REFUSED = {

@@ -29,9 +29,12 @@ from minillm.interop import huggingface
 from minillm.interop.huggingface import pieces, vocabulary
 from minillm.models import MODELS
 from minillm.params import Params, decay_mask, flatten, unflatten
+from minillm.sections import TuningConfig
 from minillm.training import checkpoint, loop
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state
+from minillm.tuning import make_tuning
+from minillm.tuning.lora import merge
 
 TOKENIZER = "tokenizer"  # the folder of an imported run with the files of `vocabulary.FILES`
 SOURCE = "huggingface"  # its data.source: the text that it was trained on is not known
@@ -115,7 +118,7 @@ def export_run(root: Path, target: Path, dtype: str = "float32") -> dict[str, An
 
 
 def open_model(root: Path) -> Trained:
-    """The model of a run, of any kind that has one, at the step that the run is judged by.
+    """The model of a run, of any kind that has one, at the step that the run is judged by; low-rank parts are merged.
 
     Raises: UserError where it is no run, is damaged, or has parameters that its model's table has not.
     """
@@ -125,15 +128,18 @@ def open_model(root: Path) -> Trained:
     if kind not in MODELS:
         raise UserError(f"unknown model {kind!r}", f"{folder.config}: model.kind", f"known models: {', '.join(MODELS)}")
     step = judged_step(folder)
-    flat = _read_arrays(folder.checkpoints, step, "trainable/")
-    if folder.frozen.exists():
-        flat |= _read_arrays(folder.frozen, 0, "")
+    trained = _read_arrays(folder.checkpoints, step, "trainable/")
+    flat = _merged(folder, trained, _read_arrays(folder.frozen, 0, "") if folder.frozen.exists() else {})
     rows = {"vocabulary": len(flat["embedding/table"])} if "embedding/table" in flat else {}
     module = MODELS[kind]
     config = configs.validate(module.Config, section | rows, str(folder.config), "model")
     specs = module.param_specs(config)
     if strange := sorted(set(flat) - set(specs)):
-        raise UserError(f"the parameter {strange[0]} is not one of a plain {kind}", str(root), "merge it first")
+        raise UserError(
+            f"the parameter {strange[0]} is not one of a plain {kind}",
+            str(root),
+            "only LoRA and AdaLoRA merge into one",
+        )
     if missing := sorted(set(specs) - set(flat)):
         raise UserError(f"the parameter {missing[0]} is not there", str(root), "put the run's own files back")
     for path, spec in specs.items():
@@ -141,6 +147,17 @@ def open_model(root: Path) -> Trained:
             what = f"the config wants {path} as {list(spec.shape)}, the checkpoint has {list(flat[path].shape)}"
             raise UserError(what, str(folder.config), "put the run's own config back")
     return Trained(folder, kind, config, unflatten(flat), step, folders.read_json(folder.manifest))
+
+
+def _merged(folder: RunFolder, trained: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
+    """Path -> parameter of the whole model; the low-rank rows of LoRA and AdaLoRA are added to their kernels."""
+    raw = _read_config(folder).get("tuning", {})
+    if raw.get("method") not in ("lora", "adalora") or not frozen:
+        return trained | frozen
+    section = configs.validate(TuningConfig, raw, str(folder.config), "tuning")
+    tuning = make_tuning(section, heads=(), steps=1)
+    params = merge(tuning.attach(unflatten(trained), unflatten(frozen)))
+    return {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
 
 
 def load_tokenizer(folder: RunFolder) -> Any:

@@ -1,8 +1,10 @@
 """The fully connected layer, through which every matrix product with a parameter goes."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -18,10 +20,10 @@ class LowRank:
     equation 3, with them. A node of the parameter tree: its arrays are cut into layers and scanned as any others.
     """
 
-    base: Float[Array, "*layers inputs outputs"]
-    down: Float[Array, "*layers inputs rank"]
-    up: Float[Array, "*layers rank outputs"]
-    values: Float[Array, "*layers rank"] | None = None  # singular values; None: all 1
+    base: Any  # [*layers, inputs, outputs]; no type, since JAX builds nodes of shapes, places and None too
+    down: Any  # [*layers, inputs, rank]
+    up: Any  # [*layers, rank, outputs]
+    values: Any = None  # singular values [*layers, rank]; None: all 1
     scale: float = field(default=1.0, metadata={"static": True})
 
 
@@ -62,4 +64,4 @@ def multiply(x: Float[Array, "batch inputs"], kernel: Kernel) -> Float[Array, "b
 def low_rank_product(kernel: LowRank) -> Float[Array, "*layers inputs outputs"]:
     """scale * down diag(values) up as a matrix, for merging."""
     down = kernel.down if kernel.values is None else kernel.down * kernel.values[..., None, :]
-    return kernel.scale * (down @ kernel.up)
+    return kernel.scale * jnp.matmul(down, kernel.up)
