@@ -363,3 +363,26 @@ def test_every_kind_of_label_is_learned_judged_and_predicted(kind, tmp_path):
         assert row["entities"] == [{"kind": "LOC", "text": "rome", "start": 3, "end": 4}]
     else:
         assert row["label"] == "same"
+
+
+def test_a_gpt_judges_a_text_whatever_padding_stands_before_it(folder, tmp_path):
+    """Pretrained on next tokens, tuned on labels; rows of another length give the same scores."""
+    from minillm.experiment import supervised
+    from minillm.experiment.predict import as_documents
+    from minillm.experiment.reopen import open_run
+    from minillm.experiment.saved import restore
+
+    text = (folder / "staged.toml").read_text().replace('name = "masked"', 'name = "causal"')
+    text = text.replace('kind = "bert"\ncontext = 16', 'kind = "gpt"\nposition = "rotary"\ncontext = 32')
+    (tmp_path / "gpt.toml").write_text(text)
+    summary = runs.run(bases.load(tmp_path / "gpt.toml"), tmp_path / "gpt", False, silent, silent)
+    assert summary["test"]["macro_f1"] > 0.9
+    opened = open_run(tmp_path / "gpt")
+    state, frozen, _ = restore(opened.folder, opened.setup, summary["steps"])
+    documents = as_documents(opened, ["good room", "the a awful book food screen the"], None)
+    read, said = supervised.scorer(opened.setup, opened.experiment), []
+    for length in (20, 32):
+        dataset = supervised.make_rows(opened.experiment, opened.tokenizer, documents, length)
+        assert dataset.cut == 0
+        said.append(read(state.trainable, frozen, list(supervised.rows.row_evaluation_batches(dataset, 2))))
+    np.testing.assert_allclose(*said, atol=1e-5)
