@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm.bits import replace_file
+from minillm.report.classification import tables as class_tables
 from minillm.report.columns import choose
 
 STYLE = """
@@ -26,11 +27,14 @@ pre b { color: var(--bar); } img { max-width: 100%; background: white; border-ra
 def write_report(path: Path, run: Mapping[str, Any]) -> None:
     """Writes the page atomically.
 
-    `run` may have: title, summary, samples, parameters, cleaning, manifest, config, figure (a PNG's path).
+    `run` may have: title, summary, samples, parameters, cleaning, manifest, config, figure (a PNG's path), and of a run on
+    labels evaluation (what evaluation.json holds) and class_figure (a PNG's path).
     """
     sections = [
         _results(run.get("summary") or {}),
-        _figure(run.get("figure")),
+        class_tables(run["evaluation"]) if run.get("evaluation") else "",
+        _figure(run.get("class_figure"), "Classes in a figure", "confusion matrix, reliability and F1 of each class"),
+        _figure(run.get("figure"), "Learning curve", "loss against steps"),
         _samples(run.get("samples") or []),
         _parameters(run.get("parameters") or []),
         _plain("What cleaning removed", run.get("cleaning")),
@@ -61,11 +65,11 @@ def _results(summary: Mapping[str, Any]) -> str:
     return f"<h2>Held-out data</h2><table><tr><th></th>{titles}<th></th></tr>{cells}</table><p>{facts}</p>"
 
 
-def _figure(figure: Any) -> str:
+def _figure(figure: Any, title: str, words: str) -> str:
     if figure is None or not Path(figure).is_file():
         return ""
     data = base64.b64encode(Path(figure).read_bytes()).decode()
-    return f"<h2>Learning curve</h2><img alt='loss against steps' src='data:image/png;base64,{data}'>"
+    return f"<h2>{title}</h2><img alt='{words}' src='data:image/png;base64,{data}'>"
 
 
 def _samples(samples: Sequence[Mapping[str, str]]) -> str:

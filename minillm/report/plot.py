@@ -67,9 +67,9 @@ def _save(figure: Figure, axes, path: Path, label: str) -> None:
     save_figure(figure, path)
 
 
-def new_figure(panels: int, widths: Sequence[float]):
-    """A figure with panels side by side, and their axes."""
-    figure = Figure(figsize=(2.0 + 0.75 * sum(widths), 4.0), dpi=120, layout="constrained")
+def new_figure(panels: int, widths: Sequence[float], height: float = 4.0):
+    """A figure with panels side by side, and their axes; height in inches."""
+    figure = Figure(figsize=(2.0 + 0.75 * sum(widths), height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, panels, squeeze=False, width_ratios=widths)[0]
 
