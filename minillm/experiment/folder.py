@@ -45,6 +45,8 @@ class RunFolder(NamedTuple):
     frozen = property(lambda self: self.root / "frozen")
     samples = property(lambda self: self.root / "samples.txt")
     figure = property(lambda self: self.root / "loss.png")
+    evaluation = property(lambda self: self.root / "evaluation.json")
+    classes = property(lambda self: self.root / "classes.png")
     report = property(lambda self: self.root / "report.html")
     lock = property(lambda self: self.root / ".lock")
 

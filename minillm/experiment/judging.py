@@ -19,7 +19,6 @@ from minillm.experiment.setup import Setup, new_state
 
 METRICS = {"classify": classification.single_label, "multi_label": classification.multi_label,
            "regression": classification.regression}  # fmt: skip
-EVALUATION = "evaluation.json"
 Documents = Sequence[Document]
 
 
@@ -84,7 +83,7 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
     answers = {"this model": own} | baseline_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
     own = verdicts["this model"]
-    folders.write_json(job.folder.root / EVALUATION, {
+    folders.write_json(job.folder.evaluation, {
         "split": split, "labels": list(job.experiment.data.labels),
         **{name: verdict._asdict() for name, verdict in verdicts.items()},
     })  # fmt: skip

@@ -54,9 +54,21 @@ def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, sampl
         ]
     )
     loss_curve(metrics, folder.figure, lines, f"loss ({unit if single else 'sum of its terms'})")
+    judged = _draw_classes(folder)
     write_report(folder.report, {
         "title": experiment.name, "summary": summary, "metrics": metrics, "samples": samples,
         "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": folders.read_json(folder.cleaning),
-        "manifest": folders.read_json(folder.manifest), "config": to_toml(experiment), "figure": folder.figure,
+        "manifest": folders.read_json(folder.manifest), "config": to_toml(experiment), "figure": folder.figure, **judged,
     })  # fmt: skip
     folders.write_json(folder.summary, summary)
+
+
+def _draw_classes(folder: RunFolder) -> dict[str, Any]:
+    """What the report shows of a run on labels; nothing of others."""
+    from minillm.report import classification
+
+    if not folder.evaluation.exists():
+        return {}
+    evaluation = folders.read_json(folder.evaluation)
+    drawn = classification.write_figure(evaluation, folder.classes)
+    return {"evaluation": evaluation} | ({"class_figure": folder.classes} if drawn else {})
