@@ -17,7 +17,7 @@ from minillm.sections import TuningConfig
 from minillm.tuning import METHODS, make_tuning
 from minillm.tuning.saved import base_hash, load_adapter, read_about, save_adapter
 
-BERT = {"layers": 2, "width": 16, "heads": 2, "context": 12, "vocabulary": 11, "tasks": ("classify",)}
+BERT = {"layers": 2, "width": 16, "heads": 2, "context": 20, "vocabulary": 11, "tasks": ("classify",)}
 HEADS = ("classify/*", "pooler/*")
 BATCH = {"tokens": jnp.arange(24, dtype=jnp.int32).reshape(2, 12) % 11}
 SETTINGS = {
