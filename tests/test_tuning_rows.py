@@ -234,6 +234,21 @@ def test_generation_after_a_prompt_follows_the_whole_model(name):
     follow(*wrap_module(module, config, 3), weights, sources, whole)
 
 
+def test_padding_before_a_row_is_no_place_between_it_and_its_prompt():
+    """Rows that end at their right, as a GPT classifies them: the prompt is the row's, whatever the padding between."""
+    _, _, model, _, _, weights = case("gpt")
+    wrapped, weights = wrap(model), weights | {"prompt": {"table": draw(4, 3, 8)}}
+    alone = wrapped.apply(weights, {"tokens": jnp.array([[5, 6, 7, 8]])}).hidden
+    row = {
+        "tokens": [0, 0, 5, 6, 7, 8],
+        "mask": [0, 0, 1, 1, 1, 1],
+        "segments": [0, 0, 1, 1, 1, 1],
+        "positions": [0, 0, 0, 1, 2, 3],
+    }
+    batch = {name: jnp.array([values], bool if name == "mask" else int) for name, values in row.items()}
+    np.testing.assert_allclose(wrapped.apply(weights, batch).hidden[:, 2:], alone, **CLOSE)
+
+
 def test_a_prompt_begins_with_words_and_needs_room():
     module, config, model, _, batch, weights = case("gpt")
     tuning = prompt_tuning(4)

@@ -92,13 +92,21 @@ def embed_prompted(embed, params: Params, batch: Batch) -> Array | dict[str, Arr
 def grow(batch: Batch, length: int) -> dict[str, Any]:
     """The batch with `length` visible places before every row that the prompt stands before (an image has none)."""
     fills = SOURCE_FILLS if "source" in batch else FILLS
-    pad = lambda name, leaf: jnp.pad(leaf, ((0, 0), (length, 0)), constant_values=fills[name])
-    return {name: pad(name, leaf) if name in fills else leaf for name, leaf in batch.items()}
+    pad = lambda leaf, value: jnp.pad(leaf, ((0, 0), (length, 0)), constant_values=value)
+    grown = {name: pad(leaf, fills[name]) if name in fills else leaf for name, leaf in batch.items()}
+    if "segments" in batch:  # a row with padding before it: the prompt belongs to the row
+        first = jnp.repeat(jnp.asarray(batch["segments"])[:, -1:], length, axis=1)
+        grown["segments"] = jnp.concatenate([first, batch["segments"]], axis=1)
+    if "positions" in batch:
+        first = jnp.broadcast_to(jnp.arange(length), (len(batch["positions"]), length))
+        grown["positions"] = jnp.concatenate([first, batch["positions"] + length], axis=1)
+    return grown
 
 
 def check(batch: Batch, length: int, config: Any) -> None:
     """Raises: UserError for packed rows, and for rows that leave the prompt no room."""
-    if not {"segments", "reset", "positions"}.isdisjoint(batch):
+    packed = "segments" in batch and "mask" not in batch  # a mask says that each row is one text
+    if packed or "reset" in batch:
         raise UserError("a prompt stands before one text, not before packed ones", "data.packing", "use 'stream'")
     row = batch.get("source", batch.get("tokens"))
     if row is not None and row.shape[1] + length > config.context:
