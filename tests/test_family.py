@@ -55,10 +55,16 @@ FAMILY |= IMAGES
 TUNED = {
     "lora": f"[tuning]\nmethod = 'lora'\nrank = 2\n{FAMILY['masked_next_sentence']}",
     "adalora": f"[tuning]\nmethod = 'adalora'\nrank = 4\ntarget_rank = 1.5\ntargets = ['*/input/kernel', 'blocks/recurrent/*']\n{FAMILY['lstm']}",
+    "adapter": f"[tuning]\nmethod = 'adapter'\nadapter_size = 3\n{FAMILY['masked']}",
+    "prefix": f"[tuning]\nmethod = 'prefix'\nprefix_length = 3\nprefix_hidden = 6\n{FAMILY['transformer']}",
+    "prompt": f"[tuning]\nmethod = 'prompt'\nprompt_length = 3\n{FAMILY['t5']}length = 24\n",
+    "thaw": "[tuning]\nmethod = 'freeze'\nfreeze_layers = 1\nlayer_decay = 0.5\nunfreeze_every = 2\n"
+    + FAMILY["classify"].replace("layers = 1", "layers = 3"),
 }
 FAMILY |= TUNED
 OBJECTIVES = {"t5": "span", "transformer": "span", "reverse": "sequence_to_sequence", "rnn": "causal", "lstm": "causal",
-              "transformer_xl": "causal", "lora": "masked_next_sentence", "adalora": "causal"}  # fmt: skip
+              "transformer_xl": "causal", "lora": "masked_next_sentence", "adalora": "causal", "adapter": "masked",
+              "prefix": "span", "prompt": "span", "thaw": "classify"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def text(tmp_path_factory):
 
 
 def experiment(name, text, folder, *settings):
-    sources = {"reverse": ""} | dict.fromkeys(IMAGES, "source = 'digits'\n")
+    sources = {"reverse": ""} | dict.fromkeys((*IMAGES, "thaw"), "source = 'digits'\n")
     source = sources.get(name, f"source = 'text'\nseparator = '###'\npath = '{text}'\n")
     objective = f"[objective]\nname = '{OBJECTIVES.get(name, name)}'\n"
     file = folder / f"{name}.toml"
@@ -215,6 +221,12 @@ REFUSED = {
     ("masked", "objective.mask_rate=1.5"): "mask_rate",
     ("masked", "model.tasks=['pool']"): "heads that are missing",
     ("structural", "model.relations=2"): "tells 3 relations apart",
+    ("prompt", "tuning.prompt_length=32"): "fills the context of 32",
+    ("prompt", "data.length=31"): "the prompt left out",
+    ("thaw", "tuning.freeze_layers=4"): "4 blocks to freeze, the model has 3",
+    ("rnn", "tuning.method='prompt'"): "before one text",
+    ("rnn", "tuning.method='adapter'"): "no Transformer blocks",
+    ("t5", "tuning.method='bitfit'"): "no bias",
     ("reverse", "data.source='python-docs'"): "use copy or reverse",
     ("reverse", "data.source='digits'"): "use copy or reverse",
     ("masked", "data.shifts=1"): "shifts says nothing to the source 'text'",
