@@ -9,7 +9,7 @@ from minillm.data import clean_labelled, corpora, labels
 from minillm.data.document import Document
 from minillm.data_section import DataConfig
 from minillm.errors import UserError
-from minillm.experiment.data import read_splits, split_documents
+from minillm.experiment.data import split_documents
 from minillm.experiment.labelled import split_labelled_documents
 
 SENTIMENT = ("neg", "pos")
@@ -315,7 +315,8 @@ def test_a_run_reads_labelled_documents_and_says_what_they_are(tmp_path):
     write(tmp_path, train=REVIEWS + "odd:pos\nodd:neg\n")
     data = {"source": "lines", "path": str(tmp_path / "train.txt"), "labels": list(SENTIMENT), "test": 0.1}
     experiment = configs.check({"data": data, "model": {"context": 64}}, "c.toml")
-    texts, report = read_splits(experiment)
+    splits, report = split_documents(experiment)
+    texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
     assert report["ambiguous_documents"] == 2
     assert {name: size["documents"] for name, size in report["split"].items()} == {
         "train": 32,

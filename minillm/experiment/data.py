@@ -11,7 +11,7 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, synthetic, tokenizer
 from minillm.data.document import Document
-from minillm.data_section import is_labelled
+from minillm.data_section import DataConfig, is_labelled
 from minillm.errors import UserError
 from minillm.experiment import examples, supervised
 from minillm.experiment.labelled import split_labelled_documents
@@ -50,9 +50,8 @@ def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) 
         return _images(experiment)
     if experiment.data.source in SYNTHETIC:
         return _synthetic(experiment)
-    splits, report = split_documents(experiment)
+    splits, cleaning = split_documents(experiment)
     texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
-    cleaning = report | {"split": {name: _size(part) for name, part in texts.items()}}
     pieces = pieces or _tokenizer(experiment, texts["train"], tokenizer_file)
     if experiment.objective.name in LABELLED:
         return _labelled(experiment, pieces, splits._asdict(), texts, cleaning)
@@ -60,8 +59,12 @@ def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) 
 
 
 def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
-    """The cleaned documents by use, and the report of what cleaning removed."""
-    section = experiment.data
+    """The cleaned documents by use, and the report of what cleaning removed, with the sizes of the parts."""
+    splits, report = _split(experiment.data)
+    return splits, report | {"split": {name: _size(part) for name, part in splits._asdict().items()}}
+
+
+def _split(section: DataConfig) -> tuple[clean.Splits, dict]:
     if is_labelled(section):
         return split_labelled_documents(section)
     documents = corpora.read(section.source, section.path, section.text_key, section.separator)
@@ -155,8 +158,8 @@ def _limit(documents: list, characters: int) -> list:
     return kept
 
 
-def _size(texts: list[str]) -> dict:
-    return {"documents": len(texts), "characters": sum(map(len, texts))}
+def _size(documents: Sequence[Document]) -> dict:
+    return {"documents": len(documents), "characters": sum(len(document.text) for document in documents)}
 
 
 def _hash(texts: dict[str, list[str]]) -> str:

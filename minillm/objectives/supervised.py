@@ -20,7 +20,7 @@ from minillm.objectives.contract import Sums
 def head_scores(model: Model, params, batch: Batch, key, head: str):
     """What a head says of the batch: "classify" [batch, labels], "tag" [batch, length, labels]. `key` turns dropout on."""
     if "labels" not in batch:
-        raise ValueError(f"a head is trained on a batch with labels, got {sorted(batch)}")
+        raise ValueError(f"a head needs a batch of data.images or data.rows, with labels, got {sorted(batch)}")
     hidden = model.apply(params, batch, key=key).hidden
     keys = None if key is None else example_keys(key, batch["index"])
     return model.heads[head](params, hidden, keys=keys)
