@@ -1,4 +1,4 @@
-"""Commands that fetch, import, export and measure."""
+"""Commands that fetch, import, export, compare and measure."""
 
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +57,23 @@ def export_hf(
 
     found = exchange.export_run(run, folder, dtype)
     output(found, as_json, lambda: typer.echo(exchange.in_words(found)))
+
+
+@app.command(epilog="Example: `minillm origin runs/base runs/tuned --texts my.txt`")
+def origin(
+    left: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the run that may be the original")],
+    right: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the run that may be made of it")],
+    texts: Annotated[
+        Path | None, typer.Option(help="A text per line, to compare hidden states on; default the Python reference")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Shell or original? Whether two runs have their weights from each other, with tensors, tokenizers and outputs."""
+    prepare()
+    from minillm.experiment import origin as origins
+
+    found = origins.compare(left, right, texts)
+    output(found, as_json, lambda: origins.show(found))
 
 
 @app.command(epilog="Example: `minillm bench --json`")
