@@ -86,11 +86,13 @@ def _refuse_long_examples(experiment: Experiment, context: int) -> None:
     prompted = experiment.tuning.method == "prompt"
     if longest > context:
         what = f"examples of {length} tokens" + (f" become rows of {longest}, which" if longest > length else "")
-        raise UserError(
-            f"{what} are longer than the model's context of {context}" + (", the prompt left out" * prompted),
-            "data.length",
-            "make data.length smaller or model.context larger",
+        room = (
+            f"what tuning.prompt_length leaves of the context, {context}"
+            if prompted
+            else f"the model's context of {context}"
         )
+        mend = f"make data.length{' or tuning.prompt_length' * prompted} smaller or model.context larger"
+        raise UserError(f"{what} are longer than {room}", "data.length", mend)
 
 
 def head_patterns(experiment: Experiment) -> tuple[str, ...]:
