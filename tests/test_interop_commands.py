@@ -19,7 +19,7 @@ from minillm.interop import huggingface
 from minillm.models import MODELS, bert, gpt, t5, vit
 from minillm.sections import TuningConfig
 from minillm.training import checkpoint, loop
-from minillm.tuning import make_tuning
+from minillm.tuning import freeze, make_tuning
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat", "."]
 SIZES = {"context": 16, "layers": 2, "width": 8, "heads": 2, "hidden": 12}
@@ -219,6 +219,24 @@ def test_low_rank_parts_are_merged_on_the_way_out(method, imported, tmp_path):
     expected = base + 2.0 * (np.asarray(rows[f"{row}/lora/down"]) * middle) @ np.asarray(rows[f"{row}/lora/up"])
     np.testing.assert_allclose(params.flatten(found.params)[f"{row}/kernel"], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found.params["embedding"]["table"], frozen["embedding"]["table"])
+
+
+def test_stacks_that_freezing_split_go_out_whole(imported, tmp_path):
+    weights, raised = exchange.open_model(imported).params, lambda leaf: leaf + 0.5
+    trainable, frozen, _ = freeze(["final_norm/*"], 1).init(weights, None)
+    checkpoint.save(
+        imported / "checkpoints", 1, {"trainable": jax.tree.map(raised, trainable)}, loop.Progress()._asdict()
+    )
+    checkpoint.save(imported / "frozen", 0, frozen, {})
+    config = imported / "config.toml"
+    config.write_text(
+        config.read_text() + "\n[tuning]\nmethod = 'freeze'\nfreeze_layers = 1\nfreeze = ['final_norm/*']\n"
+    )
+    found = params.flatten(exchange.open_model(imported).params)
+    for path, before in params.flatten(weights).items():
+        if path.startswith("blocks/"):
+            before = np.concatenate([before[:1], before[1:] + np.float32(0.5)])
+        np.testing.assert_array_equal(found[path], before, err_msg=path)
 
 
 REFUSED = {

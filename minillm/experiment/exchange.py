@@ -150,10 +150,10 @@ def open_model(root: Path) -> Trained:
 
 
 def _merged(folder: RunFolder, trained: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
-    """Path -> parameter of the whole model; the low-rank rows of LoRA and AdaLoRA are added to their kernels."""
+    """Path -> parameter of the whole model: split stacks are joined, low-rank rows added to their kernels."""
+    if not frozen:
+        return trained
     raw = _read_config(folder).get("tuning", {})
-    if raw.get("method") not in ("lora", "adalora") or not frozen:
-        return trained | frozen
     section = configs.validate(TuningConfig, raw, str(folder.config), "tuning")
     tuning = make_tuning(section, heads=(), steps=1)
     params = merge(tuning.attach(unflatten(trained), unflatten(frozen)))
