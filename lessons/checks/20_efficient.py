@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from minillm.course.answers import as_array, close
+from minillm.course.answers import as_array, close, parse
 from minillm.course.contract import Mistake
 from minillm.nn import attention
 from minillm.nn.linear import LowRank
@@ -181,7 +181,7 @@ def check_prefix_attention(function: Callable) -> None:
     """One head of the library's attention, on a causal row with padding."""
     inputs = QUERY, KEY, VALUE, MASK, PREFIX_KEY, PREFIX_VALUE
     result = function(*(leaf.copy() for leaf in inputs))
-    if np.shape(result) == (LENGTH + PREFIX, HEAD):
+    if parse(result, "the result").shape == (LENGTH + PREFIX, HEAD):
         raise Mistake(
             "there is a vector for every place of the prefix too: it has keys and values, but asks no queries"
         )
