@@ -26,7 +26,8 @@ def test_a_row_holds_its_texts_between_their_frame():
         [2, *f, 3] for f in firsts
     ]
     assert not single.token_types.any()
-    assert single.cut == dataset.cut == 0
+    assert not single.cut.any()
+    assert not dataset.cut.any()
 
 
 @pytest.mark.parametrize("length", [5, 6, 9, 16])
@@ -50,7 +51,7 @@ def test_the_first_token_of_a_unit_carries_its_tag_and_units_go_whole():
     dataset = unit_rows([[[10], [11, 12], [13]], [[20, 21], [22, 23, 24]]], [[1, 2, 3], [4, 5]], 6, FRAME)
     assert dataset.tokens.tolist() == [[2, 10, 11, 12, 13, 3], [2, 20, 21, 3, 0, 0]]
     assert dataset.labels[dataset.tagged].tolist() == [1, 2, 3, 4]
-    assert dataset.cut == 1  # the second row's last unit did not fit
+    assert dataset.cut.tolist() == [False, True]  # the second row's last unit did not fit
 
 
 def test_an_epoch_reads_every_row_once_and_batches_depend_on_seed_and_step_alone():

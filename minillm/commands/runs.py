@@ -94,11 +94,11 @@ def predict(
 ) -> None:
     """Label new texts with probabilities, with a run that learned from labels."""
     prepare()
-    from minillm.data.encoding import read_text
+    from minillm.data.files import lines_of
     from minillm.experiment import display
     from minillm.experiment import predict as predicting
 
-    lines = [] if file is None else [line for line in read_text(file).splitlines() if line.strip()]
+    lines = [] if file is None else [line for line in lines_of(file) if line.strip()]
     found = predicting.predict(run, [*text, *lines], pair or None, adapter)
     output(found, as_json, lambda: display.predictions(found))
 

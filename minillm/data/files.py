@@ -127,13 +127,14 @@ def _column(header: list[str], key: str, setting: str, path: Path) -> int:
     raise UserError(message, str(path), f"set data.{setting} to a column")
 
 
-def _lines_of(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """Parted at line feeds and carriage returns alone: `str.splitlines` would also cut at U+2028 and others."""
     return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _labelled_lines(path: Path, fields: Fields) -> Iterator[Document]:
     """text:label, parted at the last colon, ASCII or full-width. A blank line is no record."""
-    for number, line in enumerate(_lines_of(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         cut = max(line.rfind(":"), line.rfind("："))
@@ -151,7 +152,7 @@ def _columns_of_tags(path: Path, fields: Fields) -> Iterator[Document]:
     """
     sentences: list[tuple[int, list[tuple[str, str]]]] = []
     begins = True
-    for number, line in enumerate(_lines_of(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip() or line.startswith("-DOCSTART-"):
             begins = True
             continue

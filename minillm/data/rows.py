@@ -31,7 +31,7 @@ class RowDataset(NamedTuple):
 
     tokens, token_types [rows, length] int32 · mask [rows, length] bool, False at padding · labels: [rows] int32 classes
     or float32 numbers, [rows, classes] float32, or [rows, length] int32 tags · tagged [rows, length] bool, True where a
-    token carries a tag; None without tags · cut: how many rows lost tokens · segments, positions [rows, length] int32,
+    token carries a tag; None without tags · cut [rows] bool, True where tokens were lost · segments, positions [rows, length] int32,
     where padding stands before the rows: 0 at padding, 1 at the row; places within the row
     """
 
@@ -39,8 +39,8 @@ class RowDataset(NamedTuple):
     token_types: np.ndarray
     mask: np.ndarray
     labels: np.ndarray
+    cut: np.ndarray
     tagged: np.ndarray | None = None
-    cut: int = 0
     segments: np.ndarray | None = None
     positions: np.ndarray | None = None
 
@@ -50,16 +50,15 @@ def text_rows(
 ) -> RowDataset:
     """Texts (and, in order, what is paired with them) as ids, without special ones -> rows."""
     tokens, token_types, mask = _blank(len(texts), length, frame)
-    cut = 0
+    cut = np.zeros(len(texts), bool)
     for row, first in enumerate(texts):
         second = None if pairs is None else pairs[row]
-        first, second, shortened = shorten(first, second, length)
-        cut += shortened
+        first, second, cut[row] = shorten(first, second, length)
         ids = [frame.begin, *first, frame.end]
         token_types[row, len(ids) :] = second is not None
         ids += [] if second is None else [*second, frame.end]
         tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
-    return RowDataset(tokens, np.where(mask, token_types, 0).astype(np.int32), mask, labels, None, cut)
+    return RowDataset(tokens, np.where(mask, token_types, 0).astype(np.int32), mask, labels, cut)
 
 
 def shorten(first: Ids, second: Ids | None, length: int) -> tuple[Ids, Ids | None, bool]:
@@ -76,18 +75,18 @@ def unit_rows(units: Sequence[Sequence[Ids]], tags: Sequence[Sequence[int]], len
     """Units as ids (one or more each) with a tag each -> rows; a unit's first token carries its tag (section 5.3)."""
     tokens, token_types, mask = _blank(len(units), length, frame)
     labels, tagged = np.zeros_like(tokens), np.zeros_like(mask)
-    cut = 0
+    cut = np.zeros(len(units), bool)
     for row, (pieces, row_tags) in enumerate(zip(units, tags, strict=True)):
         place = 1
         for ids, tag in zip(pieces, row_tags, strict=True):
             if place + len(ids) > length - 1:
-                cut += 1
+                cut[row] = True
                 break
             tokens[row, place : place + len(ids)] = ids
             labels[row, place], tagged[row, place] = tag, True
             place += len(ids)
         tokens[row, 0], tokens[row, place], mask[row, : place + 1] = frame.begin, frame.end, True
-    return RowDataset(tokens, token_types, mask, labels, tagged, cut)
+    return RowDataset(tokens, token_types, mask, labels, cut, tagged)
 
 
 def to_the_right(dataset: RowDataset) -> RowDataset:

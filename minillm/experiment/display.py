@@ -71,7 +71,7 @@ def news(line: dict) -> str:
 def summary(found: dict, root: Path) -> None:
     """The model beside its baselines, and where everything lies."""
     rows, columns = choose(found)
-    table = Table(title="Held-out data")
+    table = Table(title="Held-out data" + (f" ({found['judged']} part)" if "judged" in found else ""))
     for title in ("", *(title for title, _ in columns.values())):
         table.add_column(title, justify="right" if title else "left")
     for name, row in rows:
@@ -80,7 +80,7 @@ def summary(found: dict, root: Path) -> None:
     console = Console()
     console.print(table)
     for name, value in found["validation"].items():
-        if name in NAMES and name not in columns:
+        if name in NAMES and name not in columns and "judged" not in found:
             console.print(f"{NAMES[name]}: {value:.2%}", highlight=False)
     console.print(
         f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False
@@ -110,8 +110,17 @@ def predictions(rows: list[dict]) -> None:
             answer, number = f"{row['value']:.3f}", ""
         else:
             answer, number = ", ".join(f"{e['text']} ({e['kind']})" for e in row["entities"]) or "none", ""
-        drawn.add_row(Text(row["text"] + (f" ‖ {row['pair']}" if "pair" in row else "")), Text(answer), number)
-    Console().print(drawn)
+        texts = " ‖ ".join(_start(row[key]) for key in ("text", "pair") if key in row)
+        drawn.add_row(Text(texts), Text(answer), number)
+    console = Console()
+    console.print(drawn)
+    if cut := sum(row["cut"] for row in rows):
+        words = "1 text is" if cut == 1 else f"{cut} texts are"
+        console.print(f"{words} longer than the run's data.length: only its first tokens were read.", soft_wrap=True)
+
+
+def _start(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def compare(rows: list[dict], plot: Path) -> None:

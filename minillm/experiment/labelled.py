@@ -39,7 +39,9 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
     labels.refuse_missing(parts["train"], section.labels, section.path or section.source)
     counts = {name: clean_labelled.count_labels(part) for name, part in splits._asdict().items()}
     held_out = {f"{name}_path": report for name, report in reports.items() if name != "train"}
-    return splits, reports["train"] | held_out | {"leaks": leaks, "labels": counts}
+    tagged = [document.units for document in splits.train if document.units is not None]
+    units = {"units": "characters" if all(len(unit) == 1 for row in tagged for unit in row) else "words"}
+    return splits, reports["train"] | held_out | {"leaks": leaks, "labels": counts} | (units if tagged else {})
 
 
 def _split(parts: dict[str, list[Document]], section: DataConfig) -> Splits:

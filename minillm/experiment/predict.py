@@ -12,6 +12,7 @@ from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
 from minillm.experiment import adapters, judging, supervised
+from minillm.experiment import folder as folders
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
 from minillm.sections import IMAGES, LABELLED
@@ -22,7 +23,7 @@ ROWS = 64  # texts per pass at most
 def predict(
     root: Path, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: Path | None = None
 ) -> list[dict[str, Any]]:
-    """A row per text: its label with probabilities, its labels, its number, or its entities.
+    """A row per text: its label with probabilities, its labels, its number, or its entities; and whether it was cut.
 
     `adapter`: a saved one in place of the run's own (see `experiment/adapters.py`).
     Raises: UserError where the run has not learned from labelled texts, or where there is nothing to read.
@@ -33,8 +34,10 @@ def predict(
         message = f"a run of the objective {experiment.objective.name!r} on {experiment.data.source} labels no texts"
         raise UserError(message, str(root), "name a run of classify, multi_label, regression or tag")
     documents = as_documents(opened, texts, pairs)
-    answers = answer(opened, trainable, frozen, documents)
-    return [describe(opened, document, found) for document, found in zip(documents, answers, strict=True)]
+    data = supervised.make_rows(experiment, opened.tokenizer, documents)
+    answers = answer(opened, trainable, frozen, documents, data)
+    found = zip(documents, answers, data.cut, strict=True)
+    return [describe(opened, document, said) | {"cut": bool(cut)} for document, said, cut in found]
 
 
 def as_documents(opened: Opened, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Document]:
@@ -42,24 +45,34 @@ def as_documents(opened: Opened, texts: Sequence[str], pairs: Sequence[str] | No
     refuse_surrogates([*texts, *(pairs or ())])
     if not texts:
         raise UserError("there is no text", "--text, --file", "give at least one")
+    learned_pairs = opened.experiment.data.pair_key is not None
+    if learned_pairs != (pairs is not None):
+        what, mend = ("pairs", "give one for each text") if learned_pairs else ("single texts", "leave it out")
+        raise UserError(f"the run learned from {what}", "--pair", mend)
     if pairs is not None and len(pairs) != len(texts):
         raise UserError(f"{len(pairs)} second texts for {len(texts)} first ones", "--pair", "give one for each")
     form = opened.experiment.data.normalization
     found = []
     for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise UserError("the text is empty", f"text {number}", "write something")
-        text, second = normalise(text, form), None if pairs is None else normalise(pairs[number - 1], form)
+        second = None if pairs is None else pairs[number - 1]
+        for words, given in (("text", text), ("second text", second)):
+            if given is not None and not given.strip():
+                raise UserError(f"the {words} is empty", f"text {number}", "write something")
+        text, second = normalise(text, form), None if second is None else normalise(second, form)
         units = None
         if opened.experiment.objective.name == "tag":
-            units = tuple(text if opened.experiment.tokenizer.kind == "char" else text.split())
+            units = tuple(text.split() if reads_words(opened) else text)
         found.append(Document(f"text {number}", text, None, second, units))
     return found
 
 
-def answer(opened: Opened, trainable, frozen, documents: Sequence[Document]) -> Any:
-    """What the head says, as `judging.judge` reads it."""
-    data = supervised.make_rows(opened.experiment, opened.tokenizer, documents)
+def reads_words(opened: Opened) -> bool:
+    """Whether the run learned from tagged words, not characters."""
+    return folders.read_json(opened.folder.cleaning).get("units") == "words"
+
+
+def answer(opened: Opened, trainable, frozen, documents: Sequence[Document], data: rows.RowDataset) -> Any:
+    """What the head says of documents, whose rows are `data`, as `judging.judge` reads it."""
     shards = opened.experiment.mesh.data
     batches = list(rows.row_evaluation_batches(data, -(-min(len(documents), ROWS) // shards) * shards))
     return judging.model_answers(opened.setup, opened.experiment, (trainable, frozen), batches, documents)
@@ -72,9 +85,7 @@ def describe(opened: Opened, document: Document, found: Any) -> dict[str, Any]:
     if name == "regression":
         return row | {"value": float(found)}
     if name == "tag":
-        return row | {
-            "entities": entities_in(document.units, found, "" if opened.experiment.tokenizer.kind == "char" else " ")
-        }
+        return row | {"entities": entities_in(document.units, found, " " if reads_words(opened) else "")}
     classes = opened.experiment.data.labels
     said = {kind: round(float(p), 6) for kind, p in zip(classes, found, strict=True)}
     if name == "multi_label":

@@ -204,6 +204,9 @@ def _describe(job: Run) -> None:
     job.say(f"Data: {section.source} ({text})" if text else f"Data: {section.source}")
     job.say(f"Model: {job.experiment.model.get('kind', 'gpt')}, {count(job.setup.specs):,} parameters; "
             f"{f'vocabulary {job.data.vocabulary}; ' * bool(job.data.vocabulary)}{job.experiment.train.steps} steps")  # fmt: skip
+    if cut := job.data.cleaning.get("cut", {}).get("train"):
+        longer = f"{cut:,} of {split['train']['documents']:,} training texts are longer than {example_length(job.experiment)} tokens"
+        job.say(f"{longer} and lose the rest of them: data.length.")
     names = {"classify": len(section.labels), "tag": 1 + 2 * len(section.labels)}
     choices = names.get(job.experiment.objective.name, 0 if job.data.documents else job.data.vocabulary)
     if choices and len(NEEDS[job.experiment.objective.name].terms) == 1:

@@ -4,8 +4,7 @@ How a document's label becomes numbers depends on the objective: a class's place
 number itself, or a tag per unit (O, then B- and I- of each entity type).
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,19 +59,15 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
     return rows.to_the_right(made) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else made
 
 
-def labelled_reading(experiment: Experiment, pieces: Any, documents: dict[str, Documents]) -> Reading:
-    """The batches of labelled documents, by split."""
+def labelled_reading(experiment: Experiment, parts: Mapping[str, rows.RowDataset]) -> Reading:
+    """The batches of labelled rows, by split."""
     train = experiment.train
 
-    @functools.cache
-    def part(split: str) -> rows.RowDataset:
-        return make_rows(experiment, pieces, documents[split])
-
     def batch(step: int) -> dict:
-        return rows.row_batch_at(part("train"), train.seed, step, train.batch_size)
+        return rows.row_batch_at(parts["train"], train.seed, step, train.batch_size)
 
     def evaluation(split: str) -> list[dict]:
-        return list(rows.row_evaluation_batches(part(split), train.batch_size))
+        return list(rows.row_evaluation_batches(parts[split], train.batch_size))
 
     return Reading(batch, evaluation)
 

@@ -11,7 +11,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "perplexity": ("perplexity", ",.2f"),
     "nll": ("nats per token", ".3f"),
     "removed_nll": ("nats per removed token", ".3f"),
-    "squared_error": ("squared error per pixel", ".4f"),
+    "squared_error": ("squared error", ".4f"),
     "accuracy": ("accuracy", ".1%"),
     "recovered": ("recovered", ".1%"),
     "log_loss": ("log loss", ".3f"),

@@ -1,0 +1,125 @@
+"""`minillm predict` on what users really give it: emoji, very long texts, pairs where none are due, untagged sentences."""
+
+import json
+import random
+
+import pytest
+
+from minillm.errors import UserError
+from minillm.experiment import base as bases
+from minillm.experiment import display
+from minillm.experiment import run as runs
+from minillm.experiment.predict import predict
+
+CONFIG = """
+name = "tiny"
+[data]
+source = "{source}"
+path = "{path}"
+labels = {labels}
+validation = 0.2
+length = 16
+{keys}
+[tokenizer]
+kind = "{kind}"
+vocabulary = 300
+[model]
+kind = "bert"
+context = 16
+layers = 1
+width = 16
+heads = 2
+[objective]
+name = "{objective}"
+[train]
+steps = {steps}
+batch_size = 8
+evaluate_every = {steps}
+[optimizer]
+learning_rate = 1e-2
+"""
+WORDS = ["room", "book", "food", "screen", "the", "was", "so", "quite"]
+
+
+def silent(*_):
+    pass
+
+
+def train(root, text, objective="classify", source="lines", steps=2, **settings):
+    """A run on a file with this text; what it said on the way."""
+    settings = {"labels": ["neg", "pos"], "kind": "bpe", "keys": ""} | settings
+    said = []
+    (root / "data.txt").write_text(text, encoding="utf8")
+    path = root / "data.txt"
+    filled = CONFIG.format(path=path, objective=objective, source=source, steps=steps, **settings)
+    (root / "c.toml").write_text(filled)
+    runs.run(bases.load(root / "c.toml"), root / "run", False, said.append, silent)
+    return root / "run", said
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    generator = random.Random(0)
+    return [" ".join(generator.choices(WORDS, k=6)) + f" {number}" for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, sentences):
+    text = "".join(f"{sentence}:{('neg', 'pos')[number % 2]}\n" for number, sentence in enumerate(sentences))
+    return train(tmp_path_factory.mktemp("single"), text + "room " * 40 + ":pos\n")
+
+
+def test_a_run_says_how_many_texts_it_cuts(single):
+    assert any("training texts are longer than 16 tokens" in line for line in single[1])
+
+
+def test_any_text_gets_an_answer_and_one_that_is_cut_is_told(single, capsys):
+    texts = ["👍🏽 room", "房间很好", "room " * 3000, "\u200b", "a\x00b", "x" * 500]
+    rows = predict(single[0], ["room", *texts])
+    assert [row["cut"] for row in rows] == [False, False, False, True, False, False, True]
+    assert [row["text"] for row in rows] == ["room", *texts]
+    assert rows[3]["probabilities"] == predict(single[0], ["room " * 2000])[0]["probabilities"]
+    display.predictions(rows)
+    shown = capsys.readouterr().out
+    assert len(shown) < 4000
+    assert "2 texts are longer than the run's data.length" in " ".join(shown.split())
+
+
+def test_a_second_text_is_asked_for_where_the_run_learned_from_pairs_and_there_only(single, sentences, tmp_path):
+    with pytest.raises(UserError, match="learned from single texts"):
+        predict(single[0], ["room"], ["book"])
+    rows = "".join(f"{sentence}\t{sentence[::-1]}\t{number % 2}\n" for number, sentence in enumerate(sentences))
+    keys = 'text_key = "a"\nlabel_key = "label"\npair_key = "b"'
+    root, _ = train(tmp_path, f"a\tb\tlabel\n{rows}", source="tsv", keys=keys, labels=["0", "1"])
+    with pytest.raises(UserError, match="learned from pairs"):
+        predict(root, ["room"])
+    with pytest.raises(UserError, match="1 second texts for 2 first ones"):
+        predict(root, ["room", "book"], ["a"])
+    with pytest.raises(UserError, match="text 2: the second text is empty"):
+        predict(root, ["room", "book"], ["a", " "])
+    assert predict(root, ["room"], ["book"])[0]["pair"] == "book"
+
+
+@pytest.mark.parametrize(("kind", "units"), [("bpe", "characters"), ("char", "words")])
+def test_a_sentence_is_parted_as_the_tagged_ones_were_whatever_the_tokenizer(sentences, tmp_path, kind, units):
+    """A tokenizer of pieces on tagged characters, and one of characters on tagged words."""
+    parted = [list(sentence.replace(" ", "")) if units == "characters" else sentence.split() for sentence in sentences]
+    tagged = [[f"{unit}\tB-X" if unit.startswith("b") else f"{unit}\tO" for unit in row] for row in parted]
+    text = "\n\n".join("\n".join(row) for row in tagged) + "\n"
+    keys = "drop_duplicates = false"
+    root, _ = train(tmp_path, text, "tag", "conll", 150, kind=kind, labels=["X"], keys=keys)
+    (row,) = predict(root, ["thebook"] if units == "characters" else ["the book"])
+    entity = {"kind": "X", "text": "b", "start": 3, "end": 4} if units == "characters" else {
+        "kind": "X", "text": "book", "start": 1, "end": 2}  # fmt: skip
+    assert row["entities"] == [entity]
+
+
+def test_a_file_has_a_text_per_line_whatever_else_looks_like_a_line_end(single, tmp_path, monkeypatch, capsys):
+    from minillm import cli
+
+    (tmp_path / "texts.txt").write_bytes("a\u2028b\r\n\r\nc\x85d\n".encode())
+    command = ["minillm", "predict", str(single[0]), "--file", str(tmp_path / "texts.txt"), "--json"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert [row["text"] for row in json.loads(capsys.readouterr().out)] == ["a\u2028b", "c\x85d"]
