@@ -217,7 +217,7 @@ def test_half_of_the_layers_taken(original):
 
 def test_what_only_one_has_is_named_and_not_judged(original):
     other = {path: leaf for path, leaf in original.items() if path != "position/table"} | {
-        "head/kernel": np.ones((3, 2))
+        "head/kernel": np.ones((30, 20))
     }
     other["final_norm/scale"] = np.ones(7, np.float32)
     words, found = judge(original, other, AXES | {"head/kernel": ("model", None)})
@@ -225,7 +225,7 @@ def test_what_only_one_has_is_named_and_not_judged(original):
     assert (found["only_left"], found["only_right"]) == (["position/table"], ["head/kernel"])
     assert found["other_shape"] == ["final_norm/scale"]
     assert "of the second's numbers were compared" in found["verdict"]["reason"]
-    nothing = judge(original, {"head/kernel": np.ones((3, 2))}, AXES | {"head/kernel": ("model", None)})
+    nothing = judge(original, {"head/kernel": np.ones((30, 20))}, AXES | {"head/kernel": ("model", None)})
     assert nothing[0] == "nothing to compare"
 
 
