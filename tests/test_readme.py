@@ -66,3 +66,10 @@ def test_a_config_says_its_command_time_and_expectation_and_is_valid(path):
     assert "Expected:" in header
     found = labs.load(path) if path.name in LABS else load(path)
     assert found.name == path.stem
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_document_s_program_says_what_was_wrong_with_it(number):
+    header = (ROOT / f"configs/documents/d{number}.toml").read_text(encoding="utf8").split("\n\n")[0]
+    wrong, _, instead = header.partition(f"Wrong in document {number}:")[2].partition("Here instead:")
+    assert min(len(wrong), len(instead)) > 100
