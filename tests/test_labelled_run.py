@@ -10,9 +10,12 @@ import sys
 import numpy as np
 import pytest
 
+from minillm.data import tokenizer
 from minillm.errors import UserError
 from minillm.experiment import base as bases
+from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
+from minillm.experiment import sweep as sweeps
 from minillm.experiment.predict import predict
 from minillm.experiment.verify import verify
 
@@ -92,10 +95,13 @@ def test_one_command_pretrains_tunes_and_judges(staged):
     assert np.trace(confusion) / 60 == pytest.approx(summary["test"]["accuracy"])
 
 
-def test_pretraining_and_tokenizer_see_the_training_part_only(staged):
+def test_pretraining_and_tokenizer_see_the_training_part_only(staged, tmp_path):
     root, _ = staged
     before, after = (json.loads((root / name / "manifest.json").read_text()) for name in ("pretrain", "."))
     assert before["tokenizer_sha256"] == after["tokenizer_sha256"]
+    train = bases_splits(bases.configs.load(root / "config.toml"))["train"]
+    tokenizer.train(train, 300, "bpe", model_file=tmp_path / "again.model")
+    assert (tmp_path / "again.model").read_bytes() == (root / "tokenizer.model").read_bytes()
     experiments = [bases.configs.load(root / name / "config.toml") for name in ("pretrain", ".")]
     parts = [bases_splits(experiment) for experiment in experiments]
     assert parts[0] == parts[1]
@@ -249,6 +255,32 @@ def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
     assert all(len(row["macro_f1"]["values"]) == 2 and "low" in row["macro_f1"] for row in table["rows"])
     assert sorted(path.name for path in (tmp_path / "bases").iterdir()) == ["pretrain-0", "pretrain-1"]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("grid", "seeds", "words"), [
+    (["train.steps"], (0,), "expected section.key=value"), (["train.steps=2,2"], (0,), "two points are called steps-2"),
+    (["train.steps=2"], (0, 0), "no seed twice"), (["train.stepz=2"], (0,), "did you mean 'steps'"),
+])  # fmt: skip
+def test_a_grid_that_makes_no_sense_is_refused_before_anything_runs(folder, tmp_path, grid, seeds, words):
+    with pytest.raises(UserError, match=words):
+        labs.plan(sweeps.plan(folder / "plain.toml", [], grid, seeds).lab, tmp_path, silent)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_base_that_has_changed_is_not_taken_for_the_new_one(folder, tmp_path):
+    """The lab's folder holds the base of another file: it is refused, not reused."""
+    (tmp_path / "matrix.toml").write_text(TASKS.format(path=folder / "reviews.txt"))
+    lab = labs.load(tmp_path / "matrix.toml", ("bases.staged.train.steps=5",))
+    (tmp_path / "out/configs").mkdir(parents=True)
+    (tmp_path / "out/configs/staged.toml").write_text("name = 'staged'\n")
+    with pytest.raises(UserError, match="another lab's run"):
+        labs.run_lab(lab, tmp_path / "out", (), silent)
+
+
+def test_names_that_run_together_are_refused():
+    section = {"a": {}}
+    with pytest.raises(ValueError, match="same name"):
+        labs.Lab("lab", tasks={"x": section, "x-y": section}, methods={"y-z": section, "z": section})
 
 
 TASKS = """

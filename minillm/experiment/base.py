@@ -66,7 +66,6 @@ def locate(name: str) -> Path:
         return root
     root = fetch.cache_folder() / "imported" / name
     if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
         exchange.import_run(Path(name), root)
     return root
 
@@ -120,11 +119,10 @@ def read(experiment: Experiment, root: Path, specs: Specs) -> Base:
     })  # fmt: skip
 
 
-def copy_tokenizer(source: Path, folder: RunFolder) -> RunFolder:
-    """The base's tokenizer, byte for byte, into a run's folder; the base's folder."""
+def copy_tokenizer(source: Path, folder: RunFolder) -> None:
+    """The base's tokenizer, byte for byte, into a run's folder."""
     with folders.system_errors(folder.root):
         if (source / exchange.TOKENIZER).is_dir():
             shutil.copytree(source / exchange.TOKENIZER, folder.root / exchange.TOKENIZER, dirs_exist_ok=True)
         else:
             shutil.copyfile(RunFolder(source).tokenizer, folder.tokenizer)
-    return RunFolder(source)

@@ -16,6 +16,7 @@ from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
 from minillm.sections import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
+LEAST = {"masked": 3, "masked_next_sentence": 5, "structural": 5, "span": 2, **dict.fromkeys(LABELLED, 4)}  # tokens
 EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
 
@@ -59,13 +60,7 @@ def example_length(experiment: Experiment) -> int:
 def row_lengths(experiment: Experiment) -> tuple[int, int]:
     """(tokens of text per example, the longest row that the model reads). Raises: UserError where nothing is left."""
     length, name = example_length(experiment), experiment.objective.name
-    least = (
-        1
-        if experiment.data.source in IMAGES
-        else {**dict.fromkeys(LABELLED, 4), "masked": 3, "masked_next_sentence": 5, "structural": 5, "span": 2}.get(
-            name, 1
-        )
-    )
+    least = 1 if experiment.data.source in IMAGES else LEAST.get(name, 1)
     if length < least:
         message = f"{name} needs examples of at least {least} tokens, got {length}"
         raise UserError(message, "data.length", "make data.length or model.context larger")

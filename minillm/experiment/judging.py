@@ -17,8 +17,11 @@ from minillm.experiment import supervised
 from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup, new_state
 
-METRICS = {"classify": classification.single_label, "multi_label": classification.multi_label,
-           "regression": classification.regression}  # fmt: skip
+METRICS = {
+    "classify": (classification.single_label, np.int64),
+    "multi_label": (classification.multi_label, bool),
+    "regression": (classification.regression, np.float64),
+}  # objective -> its metrics, and the labels' type
 Documents = Sequence[Document]
 
 
@@ -34,11 +37,8 @@ def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict
     """Answers to documents, in order: [rows, classes] probabilities, [rows] numbers, or a tag per unit of each."""
     if experiment.objective.name == "tag":
         return judge_tags([list(document.label) for document in documents], answers)
-    labels = supervised.label_array(experiment, documents)
-    labels = labels.astype(
-        {"classify": np.int64, "multi_label": bool, "regression": np.float64}[experiment.objective.name]
-    )
-    metric = METRICS[experiment.objective.name]
+    metric, kind = METRICS[experiment.objective.name]
+    labels = supervised.label_array(experiment, documents).astype(kind)
     found = intervals.bootstrap(lambda weights: metric(labels, answers, weights), len(documents))
     values, bounds = unpack(found)
     details: dict[str, Any] = {}

@@ -32,6 +32,7 @@ from minillm.report.lab import write_figure
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
            "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2")  # fmt: skip
+FITTED = {"orders": [1], "xz": False, "text": False}  # [baselines] where another run fits them on the same text
 COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")
 
 
@@ -42,9 +43,7 @@ class Lab:
     __pydantic_config__ = configs.STRICT
 
     name: str
-    members: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # name -> sections of a config, over the shared ones
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> sections, over the shared ones
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # with `methods`: a member TASK-METHOD for each pair
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     bases: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> a whole config, less what is shared
@@ -59,6 +58,8 @@ class Lab:
                 raise ValueError(f"names name folders: letters, digits, _ and -, got {name!r}")
         if bool(self.tasks) != bool(self.methods) or bool(self.members) == bool(self.tasks):
             raise ValueError("either members, or tasks and methods")
+        if self.tasks and len(self.sections()) < len(self.tasks) * len(self.methods):
+            raise ValueError("two pairs of a task and a method have the same name, TASK-METHOD: rename one")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("at least one seed, and no seed twice")
         if self.compute is not None and not self.compute > 0.0:
@@ -101,8 +102,9 @@ def run_lab(
         if not fnmatch.filter(members, name):
             raise UserError(f"no member {name}", "--only", f"known members: {', '.join(members)}")
     for name, sections in lab.bases.items():
-        job = Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name)
-        _write_config(job, tomli_w.dumps({"name": name} | sections))
+        job, text = Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name), {"name": name} | sections
+        bases.check(text, f"bases.{name}")
+        _write_configs({job: tomli_w.dumps(text)})
         if not (job.run / "summary.json").exists():
             say(f"Base {name}")
             _train(job, environment)
@@ -124,7 +126,7 @@ def run_lab(
 
 def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
     """Writes every run's config, its steps from the budget. Raises: UserError where another lab lies in `root`."""
-    jobs, texts, judged = [], [], set()
+    texts, judged = {}, set()
     for member, sections in lab.sections().items():
         located = [_locate(sections, root, seed) for seed in lab.seeds]
         paced = merge(located[0], {"train": _pace(10**6)} if lab.compute else {})
@@ -132,28 +134,17 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
         steps = experiment.train.steps if lab.compute is None else _steps(lab.compute, experiment, member)
         say(f"{member}: {steps} steps")
         for seed, sections in zip(lab.seeds, located, strict=True):
-            jobs.append(
-                Job(member, seed, root / "configs" / f"{member}-{seed}.toml", root / "runs" / f"{member}-{seed}")
-            )
-            pace = _pace(steps) if lab.compute else {}
-            made = merge(sections, {"name": f"{member}-{seed}", "train": pace | {"seed": seed}})
+            name = f"{member}-{seed}"
+            made = merge(sections, {"name": name, "train": (_pace(steps) if lab.compute else {}) | {"seed": seed}})
             if _question(experiment) in judged and "baselines" not in sections:
-                made["baselines"] = {
-                    "orders": [1],
-                    "xz": False,
-                    "text": False,
-                }  # the text is the same: they are fitted once
+                made["baselines"] = FITTED
             judged.add(_question(experiment))
             bases.check(made, f"members.{member}")
-            texts.append(tomli_w.dumps(made))
+            texts[Job(member, seed, root / "configs" / f"{name}.toml", root / "runs" / name)] = tomli_w.dumps(made)
     if lab.probe:
         label_names(split_documents(experiment)[0])
-    for job, text in zip(jobs, texts, strict=True):
-        if job.config.exists() and job.config.read_text(encoding="utf8") != text:
-            raise UserError("another lab's run has this name", str(job.config), "choose another --out")
-    for job, text in zip(jobs, texts, strict=True):
-        _write_config(job, text)
-    return jobs
+    _write_configs(texts)
+    return list(texts)
 
 
 def _locate(sections: dict[str, Any], root: Path, seed: int) -> dict[str, Any]:
@@ -169,9 +160,14 @@ def _question(experiment: configs.Experiment) -> tuple:
     return experiment.objective.name, experiment.data
 
 
-def _write_config(job: Job, text: str) -> None:
-    job.config.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(job.config, text.encode())
+def _write_configs(texts: dict[Job, str]) -> None:
+    """Raises: UserError, having written nothing, where one differs from what lies there: its run would be another's."""
+    for job, text in texts.items():
+        if job.config.exists() and job.config.read_text(encoding="utf8") != text:
+            raise UserError("another lab's run has this name", str(job.config), "choose another --out")
+    for job, text in texts.items():
+        job.config.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(job.config, text.encode())
 
 
 def _steps(compute: float, experiment: configs.Experiment, member: str) -> int:

@@ -49,8 +49,10 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
         if before is not None:
             _pretrain(before, folder, say, show)
         with folders.undone_on_failure(folder):
-            source = bases.begins_with(experiment, root)
-            pieces = None if source is None else exchange.load_tokenizer(bases.copy_tokenizer(source, folder))
+            source, pieces = bases.begins_with(experiment, root), None
+            if source is not None:
+                bases.copy_tokenizer(source, folder)
+                pieces = exchange.load_tokenizer(RunFolder(source))
             data = load_data(experiment, folder.tokenizer, pieces)
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
             check_prompts(job)

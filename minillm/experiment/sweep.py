@@ -54,10 +54,12 @@ def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ..
         if shared:
             sections = {key: value for key, value in sections.items() if key not in ("pretrain", "tokenizer")}
             sections["base"] = {"run": "@pretrain-{seed}"}
-        members[re.sub(r"[^\w-]", "_", name)] = sections
-        points[re.sub(r"[^\w-]", "_", name)] = settings
-    lab = labs.Lab(name=f"{experiment.name}-sweep", members=members, bases=shared, seeds=seeds)
-    return Sweep(lab, points)
+        member = re.sub(r"[^\w-]", "_", name)
+        if member in members:
+            raise UserError(f"two points are called {member}", "--grid", "name each value once")
+        members[member], points[member] = sections, settings
+    raw = {"name": f"{experiment.name}-sweep", "members": members, "bases": shared, "seeds": list(seeds)}
+    return Sweep(configs.validate(labs.Lab, raw, "--grid, --seeds"), points)
 
 
 def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], environment=None) -> dict[str, Any]:

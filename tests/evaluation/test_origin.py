@@ -156,6 +156,17 @@ def test_a_merged_lora_shows_its_rank(original):
     assert "2 of 8 matrices differ" in found["verdict"]["reason"]
 
 
+def test_a_table_of_which_few_rows_were_read_is_no_low_rank(original):
+    """Training moves the rows of a lookup that it meets: few of many, and yet each freely."""
+    axes, random = ("vocab", "model"), np.random.default_rng(0)
+    table = random.normal(size=(64, 32)).astype(np.float32)
+    read = table.copy()
+    read[:6] += 0.1 * random.normal(size=(6, 32)).astype(np.float32)
+    assert origin.low_rank(table, read, axes) is None
+    everywhere = (table + random.normal(size=(64, 6)) @ random.normal(size=(6, 32)) * 0.01).astype(np.float32)
+    assert origin.low_rank(table, everywhere, axes) == 6
+
+
 def test_tuned_biases_alone(original):
     tuned = {path: leaf + 0.01 if path.endswith("/bias") else leaf for path, leaf in original.items()}
     words, found = judge(original, tuned)
