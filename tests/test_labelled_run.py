@@ -334,6 +334,23 @@ def test_methods_by_tasks_share_a_base_and_make_one_table(folder, tmp_path):
     assert [path.name for path in (tmp_path / "out/bases").iterdir()] == ["staged"]
 
 
+def test_the_table_of_methods_names_them_in_a_narrow_terminal(capsys, monkeypatch):
+    """Also where no run was long enough to time a step."""
+    from minillm.experiment import display
+
+    monkeypatch.setenv("COLUMNS", "80")
+    score = {"mean": 0.8, "deviation": 0.02, "values": [0.8, 0.8], "low": 0.75, "high": 0.85}
+    row = {"macro_f1": score, "trainable_parameters": 2_359_643, "peak_memory_bytes": score, "checkpoint_bytes": score}
+    rows = [row | {"task": t, "method": m} for t in ("sentiment", "names", "titles") for m in ("full", "adalora")]
+    display.lab(
+        {"name": "methods", "rows": rows, "baselines": {"names": {"most frequent class": {"macro_f1": 0.3}}}}, "out"
+    )
+    printed = capsys.readouterr().out
+    assert printed.count("adalora") == 2  # what it reaches, and what it costs
+    assert printed.count("0.800 ± 0.050") == 6
+    assert "most frequent class" in printed
+
+
 KINDS = {
     "multi_label": (
         'source = "tsv"\nlabel_key = "label"\nlabel_separator = ","\nlabels = ["plant", "animal"]',

@@ -2,7 +2,7 @@
 
 import contextlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,32 +137,36 @@ def compare(rows: list[dict], plot: Path) -> None:
 
 
 def methods(found: dict, root: Path) -> None:
-    """Methods by tasks: mean and half of the 95 % interval over seeds of each task's main metric, and what each costs."""
+    """Methods by tasks: each task's main metric, mean and half of the 95 % interval over seeds; then what each costs."""
     tasks = list(dict.fromkeys(row["task"] for row in found["rows"]))
     metric = {task: main_metric([row for row in found["rows"] if row["task"] == task]) for task in tasks}
-    drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE, pad_edge=False)
-    drawn.add_column("", no_wrap=True)
-    for title in (
-        *(f"{task}\n{COLUMNS[metric[task]][0]}" for task in tasks),
-        "trains",
-        "ms per\nstep",
-        "memory\nMB",
-        "saved\nMB",
+    reached = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE)
+    spent = Table(title="cost, a mean over tasks", box=box.SIMPLE)
+    for drawn, titles in (
+        (reached, [f"{task}\n{COLUMNS[metric[task]][0]}" for task in tasks]),
+        (spent, ["numbers trained", "ms per step", "memory, MB", "checkpoint, MB"]),
     ):
-        drawn.add_column(title, justify="right")
+        drawn.add_column("", overflow="fold")
+        for title in titles:
+            drawn.add_column(title, justify="right", no_wrap=True)
+    costs = (("step_seconds", 1e3, ".0f"), ("peak_memory_bytes", 1e-6, ",.0f"), ("checkpoint_bytes", 1e-6, ",.1f"))
     for method in dict.fromkeys(row["method"] for row in found["rows"]):
         rows = {row["task"]: row for row in found["rows"] if row["method"] == method}
-        mean = lambda key, rows=rows: statistics.fmean(row[key]["mean"] for row in rows.values() if key in row)
-        trains = statistics.fmean(row["trainable_parameters"] for row in rows.values())
-        cells = (_half(rows[task].get(metric[task])) if task in rows else "" for task in tasks)
-        drawn.add_row(method, *cells, f"{trains:,.0f}", f"{1e3 * mean('step_seconds'):.0f}",
-                      f"{mean('peak_memory_bytes') / 1e6:,.0f}", f"{mean('checkpoint_bytes') / 1e6:,.1f}")  # fmt: skip
+        reached.add_row(method, *(_half(rows.get(task, {}).get(metric[task])) for task in tasks))
+        trained = statistics.fmean(row["trainable_parameters"] for row in rows.values())
+        spent.add_row(method, f"{trained:,.0f}", *(_cost(rows.values(), *cost) for cost in costs))
     for name in dict.fromkeys(name for baselines in found["baselines"].values() for name in baselines):
         values = (found["baselines"].get(task, {}).get(name, {}).get(metric[task]) for task in tasks)
-        drawn.add_row(name, *("" if value is None else f"{value:.3f}" for value in values), *[""] * 4, style="dim")
+        reached.add_row(name, *("" if value is None else f"{value:.3f}" for value in values), style="dim")
     console = Console()
-    console.print(drawn)
+    console.print(reached, spent)
     console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def _cost(rows: Iterable[dict], key: str, scale: float, form: str) -> str:
+    """The mean over tasks; empty where no run was long enough to tell."""
+    values = [row[key]["mean"] for row in rows if key in row]
+    return format(scale * statistics.fmean(values), form) if values else ""
 
 
 def _half(value: dict | None) -> str:
@@ -204,16 +208,15 @@ def lab(found: dict, root: Path) -> None:
 
 
 def sweep(found: dict, root: Path) -> None:
-    """A row per point of the grid: mean and 95 % interval over seeds."""
+    """A row per point of the grid, and the baselines below."""
     keys = list(found["rows"][0]["point"])
     metrics = [key for key in COLUMNS if any(key in row for row in found["rows"])][:3]
-    drawn = Table(
-        title=f"{found['name']}, mean [95 % interval] over {len(found['rows'][0]['seeds'])} seeds", box=box.SIMPLE
-    )
+    seeds = len(found["rows"][0]["seeds"])
+    drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval over {seeds} seeds", box=box.SIMPLE)
     for title in (*(key.rpartition(".")[2] for key in keys), *(COLUMNS[key][0] for key in metrics)):
         drawn.add_column(title, justify="right")
     for row in found["rows"]:
-        drawn.add_row(*row["point"].values(), *(interval(row.get(key)) for key in metrics))
+        drawn.add_row(*row["point"].values(), *(_half(row.get(key)) for key in metrics))
     for baselines in found["baselines"].values():
         for name, values in baselines.items():
             cells = (f"{values[key]:.3f}" if key in values else "" for key in metrics)
@@ -221,13 +224,6 @@ def sweep(found: dict, root: Path) -> None:
     console = Console()
     console.print(drawn)
     console.print(f"Table: {root}/table.json   Figure: {root}/sweep.png", highlight=False, soft_wrap=True)
-
-
-def interval(value: dict | None) -> str:
-    """A `lab.spread` in words."""
-    if value is None:
-        return ""
-    return f"{value['mean']:.3f}" + (f" [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else "")
 
 
 def _spread(value: dict | None, scale: float) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import NullFormatter
+
 from minillm.report.columns import COLUMNS, main_metric
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
@@ -60,6 +62,7 @@ def write_methods(table: Mapping[str, Any], path: Path) -> None:
                 axis.axhline(values[metric], color="#555555", linestyle="--", linewidth=1)
                 axis.annotate(name, (0.01, values[metric]), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("parameters that train", fontsize=8)
         axis.set_title(f"{task}: {COLUMNS[metric][0]}", fontsize=9)
         axis.grid(alpha=0.25)
