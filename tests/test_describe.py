@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from minillm import config as configs
-from minillm.experiment.describe import describe, product_flops
+from minillm.experiment.describe import describe, product_flops, step_flops
 
 QUICKSTART = Path(__file__).parents[1] / "configs/quickstart.toml"
 LARGE = ["model.width=2048", "model.layers=24", "model.heads=16", "model.hidden=5632", "train.batch_size=1",
@@ -35,6 +35,14 @@ def test_flops_by_hand_and_collectives_only_where_something_is_split():
     places = {row["path"]: row["placement"] for row in split["parameters"]}
     assert places["blocks/attention/query/kernel"] == "model over mesh.data, attention over mesh.model"
     assert places["final_norm/scale"] == "copied"
+
+
+def test_frozen_bottom_blocks_have_no_backward_pass():
+    """By hand: they are computed forward only, and the frozen table of the tied output layer has no gradient of its own."""
+    found = step_flops(configs.load(QUICKSTART, ["tuning.method='freeze'", "tuning.freeze_layers=3"]))
+    block, attention = 4 * 192 * 192 + 3 * 192 * 512, 10 / 16 * 128 * 192
+    forward = 2 * block + 4 * attention
+    assert found == 16 * 128 * (4 * 1024 * 192 + 3 * forward + 3 * forward)
 
 
 def test_low_rank_rows_are_in_the_table_and_split_as_their_kernels():

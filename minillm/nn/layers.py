@@ -15,11 +15,11 @@ def run_layers(
     """x -> block(..., block(x)), one after the other: returns (x, new states, captured stacked over layers).
 
     block(layer_params, x, layer, state) -> (x, new state, {name: captured}); `params` are stacked on a leading axis or,
-    with states, unstacked already. `states` (one per layer, e.g. key-value caches) always unroll, so that each is updated
+    without scan, unstacked already. `states` (one per layer, e.g. key-value caches) always unroll, so that each is updated
     in place; without them `scan` compiles one layer for all. `remat` recomputes each in the backward pass.
     """
     block = jax.checkpoint(block) if remat else block
-    layers = jax.tree.leaves(params)[0].shape[0]
+    layers = len(params) if isinstance(params, list) else jax.tree.leaves(params)[0].shape[0]
     if scan and states is None:
 
         def body(x, row):

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from minillm.errors import UserError
-from minillm.params import ParamSpec, Specs, flatten, unflatten
+from minillm.params import Params, ParamSpec, Specs, flatten, unflatten
 from minillm.tuning.adding import matching
 from minillm.tuning.contract import Tuning
-from minillm.tuning.layers import layer_rates, split_bottom
+from minillm.tuning.layers import is_stacked, layer_rates, split_bottom
 
 
 def freeze(
@@ -57,6 +57,24 @@ def freeze(
 def full(*, layer_decay: float = 1.0, unfreeze_every: int = 0) -> Tuning:
     """Every parameter trains, at the rates of `layers.layer_rates`."""
     return freeze(layer_decay=layer_decay, unfreeze_every=unfreeze_every)
+
+
+def attach_apart(trainable: Params, frozen: Params) -> Params:
+    """The same parameters with each stack as a list of blocks, as models take it too where layers are unrolled.
+
+    No array then holds both frozen and trained numbers, so that a gradient's program has no product that XLA would drop.
+    """
+    bottom, top = flatten(frozen), flatten(trainable)
+    rows, stacks = {}, {}
+    for path in bottom | top:
+        if not is_stacked(path):
+            rows[path] = top[path] if path in top else bottom[path]
+            continue
+        place, _, name = path.partition("blocks/")
+        for layer, part in enumerate(part for side in (bottom, top) if path in side for part in side[path]):
+            stacks.setdefault(f"{place}blocks", {}).setdefault(layer, {})[name] = part
+    lists = {place: [unflatten(block) for block in blocks.values()] for place, blocks in stacks.items()}
+    return unflatten(rows | lists)
 
 
 def _part(row: jax.Array | ParamSpec, start: int, stop: int):
