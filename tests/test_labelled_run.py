@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from tiny_labelled import OTHER, PRETRAIN, based, config, reviews, silent
 
 from minillm.data import tokenizer
 from minillm.errors import UserError
@@ -19,59 +20,14 @@ from minillm.experiment import sweep as sweeps
 from minillm.experiment.predict import predict
 from minillm.experiment.verify import verify
 
-GOOD, BAD, OTHER = (
-    ["good", "fine", "great", "nice"],
-    ["bad", "poor", "awful", "sad"],
-    ["the", "a", "room", "book", "food", "screen"],
-)
-CONFIG = """
-name = "tiny"
-[data]
-source = "lines"
-path = "{path}"
-labels = ["neg", "pos"]
-validation = 0.2
-test = 0.2
-length = 16
-[tokenizer]
-vocabulary = 300
-[model]
-kind = "bert"
-context = 16
-layers = 1
-width = 16
-heads = 2
-[objective]
-name = "classify"
-[train]
-steps = 80
-batch_size = 8
-evaluate_every = 40
-[optimizer]
-learning_rate = 1e-2
-"""
-PRETRAIN = """
-[pretrain]
-objective = { name = "masked" }
-train = { steps = 6, batch_size = 8, evaluate_every = 6 }
-"""
-
-
-def silent(*_):
-    pass
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root, generator, lines = tmp_path_factory.mktemp("labelled"), random.Random(0), {}
-    while len(lines) < 300:
-        label = ("neg", "pos")[len(lines) % 2]
-        words = [generator.choice(OTHER) for _ in range(5)]
-        words.insert(generator.randrange(6), generator.choice(GOOD if label == "pos" else BAD))
-        lines[" ".join(words)] = label
-    (root / "reviews.txt").write_text("".join(f"{text}:{label}\n" for text, label in lines.items()))
-    (root / "plain.toml").write_text(CONFIG.format(path=root / "reviews.txt"))
-    (root / "staged.toml").write_text(CONFIG.format(path=root / "reviews.txt") + PRETRAIN)
+    root = tmp_path_factory.mktemp("labelled")
+    path = root / "reviews.txt"
+    path.write_text(reviews())
+    (root / "plain.toml").write_text(config(path))
+    (root / "staged.toml").write_text(config(path) + PRETRAIN)
     return root
 
 
@@ -187,11 +143,8 @@ def signalled():
 
 
 def test_another_run_is_a_base_with_its_tokenizer_and_model(folder, staged, tmp_path):
-    text = (folder / "plain.toml").read_text()
-    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
-    config = tmp_path / "based.toml"
-    config.write_text(text + f"[base]\nrun = '{staged[0] / 'pretrain'}'\n")
-    experiment = bases.load(config, ["train.steps=4"])
+    (tmp_path / "based.toml").write_text(based(folder / "reviews.txt", staged[0] / "pretrain"))
+    experiment = bases.load(tmp_path / "based.toml", ["train.steps=4"])
     assert experiment.model["width"] == 16
     assert experiment.base.vocabulary == 301
     summary = runs.run(experiment, tmp_path / "based", False, silent, silent)
@@ -207,9 +160,7 @@ def test_another_run_is_a_base_with_its_tokenizer_and_model(folder, staged, tmp_
 def test_adapters_are_saved_and_switched_on_their_own_base_alone(folder, staged, tmp_path):
     from minillm.experiment import adapters
 
-    text = (folder / "plain.toml").read_text()
-    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
-    (tmp_path / "c.toml").write_text(text + f"[base]\nrun = '{staged[0] / 'pretrain'}'\n")
+    (tmp_path / "c.toml").write_text(based(folder / "reviews.txt", staged[0] / "pretrain"))
     said = {}
     for method, settings in {"lora": [], "adalora": ["data.labels=['pos', 'neg']"]}.items():
         experiment = bases.load(tmp_path / "c.toml", [f"tuning.method={method}", "train.steps=20", *settings])
@@ -233,9 +184,7 @@ def test_adapters_are_saved_and_switched_on_their_own_base_alone(folder, staged,
     (["base.run='nowhere'"], "not a run"),
 ])  # fmt: skip
 def test_a_base_that_does_not_fit_is_refused(folder, staged, tmp_path, settings, words):
-    text = (folder / "plain.toml").read_text()
-    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
-    (tmp_path / "c.toml").write_text(text + f"[base]\nrun = '{staged[0] / 'pretrain'}'\n")
+    (tmp_path / "c.toml").write_text(based(folder / "reviews.txt", staged[0] / "pretrain"))
     with pytest.raises(UserError, match=words):
         runs.run(bases.load(tmp_path / "c.toml", settings), tmp_path / "run", False, silent, silent)
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
@@ -387,19 +336,10 @@ def rows_of(kind):
 def test_every_kind_of_label_is_learned_judged_and_predicted(kind, tmp_path):
     section, metric = KINDS[kind]
     (tmp_path / "data.txt").write_text(rows_of(kind))
-    text = (
-        CONFIG.format(path=tmp_path / "data.txt")
-        .replace('source = "lines"', section)
-        .replace('labels = ["neg", "pos"]\n', "")
-    )
-    text = (
-        text.replace('name = "classify"', f'name = "{kind}"')
-        .replace("length = 16", "length = 24")
-        .replace("context = 16", "context = 24")
-    )
+    text = config(tmp_path / "data.txt", data=section, objective=kind, steps=500, length=24)
     (tmp_path / "c.toml").write_text(text)
-    overrides = ["train.steps=500", "train.evaluate_every=500", "model.dropout=0.0"]
-    summary = runs.run(bases.load(tmp_path / "c.toml", overrides), tmp_path / "run", False, silent, silent)
+    experiment = bases.load(tmp_path / "c.toml", ["train.evaluate_every=500", "model.dropout=0.0"])
+    summary = runs.run(experiment, tmp_path / "run", False, silent, silent)
     assert summary["test"][metric] > 0.8, summary["test"]
     assert summary["baselines"]
     asked = {"pairs": ["the leaf book 120"]} if kind == "classify" else {}

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from tiny_labelled import config, silent
 
 from minillm.errors import UserError
 from minillm.experiment import base as bases
@@ -11,48 +12,14 @@ from minillm.experiment import display
 from minillm.experiment import run as runs
 from minillm.experiment.predict import predict
 
-CONFIG = """
-name = "tiny"
-[data]
-source = "{source}"
-path = "{path}"
-labels = {labels}
-validation = 0.2
-length = 16
-{keys}
-[tokenizer]
-kind = "{kind}"
-vocabulary = 300
-[model]
-kind = "bert"
-context = 16
-layers = 1
-width = 16
-heads = 2
-[objective]
-name = "{objective}"
-[train]
-steps = {steps}
-batch_size = 8
-evaluate_every = {steps}
-[optimizer]
-learning_rate = 1e-2
-"""
 WORDS = ["room", "book", "food", "screen", "the", "was", "so", "quite"]
 
 
-def silent(*_):
-    pass
-
-
-def train(root, text, objective="classify", source="lines", steps=2, **settings):
+def train(root, text, **settings):
     """A run on a file with this text; what it said on the way."""
-    settings = {"labels": ["neg", "pos"], "kind": "bpe", "keys": ""} | settings
-    said = []
-    (root / "data.txt").write_text(text, encoding="utf8")
-    path = root / "data.txt"
-    filled = CONFIG.format(path=path, objective=objective, source=source, steps=steps, **settings)
-    (root / "c.toml").write_text(filled)
+    said, path = [], root / "data.txt"
+    path.write_text(text, encoding="utf8")
+    (root / "c.toml").write_text(config(path, **({"steps": 2} | settings)))
     runs.run(bases.load(root / "c.toml"), root / "run", False, said.append, silent)
     return root / "run", said
 
@@ -89,8 +56,8 @@ def test_a_second_text_is_asked_for_where_the_run_learned_from_pairs_and_there_o
     with pytest.raises(UserError, match="learned from single texts"):
         predict(single[0], ["room"], ["book"])
     rows = "".join(f"{sentence}\t{sentence[::-1]}\t{number % 2}\n" for number, sentence in enumerate(sentences))
-    keys = 'text_key = "a"\nlabel_key = "label"\npair_key = "b"'
-    root, _ = train(tmp_path, f"a\tb\tlabel\n{rows}", source="tsv", keys=keys, labels=["0", "1"])
+    keys = 'source = "tsv"\ntext_key = "a"\nlabel_key = "label"\npair_key = "b"\nlabels = ["0", "1"]'
+    root, _ = train(tmp_path, f"a\tb\tlabel\n{rows}", data=keys)
     with pytest.raises(UserError, match="learned from pairs"):
         predict(root, ["room"])
     with pytest.raises(UserError, match="1 second texts for 2 first ones"):
@@ -106,8 +73,8 @@ def test_a_sentence_is_parted_as_the_tagged_ones_were_whatever_the_tokenizer(sen
     parted = [list(sentence.replace(" ", "")) if units == "characters" else sentence.split() for sentence in sentences]
     tagged = [[f"{unit}\tB-X" if unit.startswith("b") else f"{unit}\tO" for unit in row] for row in parted]
     text = "\n\n".join("\n".join(row) for row in tagged) + "\n"
-    keys = "drop_duplicates = false"
-    root, _ = train(tmp_path, text, "tag", "conll", 150, kind=kind, labels=["X"], keys=keys)
+    keys = 'source = "conll"\nlabels = ["X"]\ndrop_duplicates = false'
+    root, _ = train(tmp_path, text, objective="tag", steps=150, kind=kind, data=keys)
     (row,) = predict(root, ["thebook"] if units == "characters" else ["the book"])
     entity = {"kind": "X", "text": "b", "start": 3, "end": 4} if units == "characters" else {
         "kind": "X", "text": "book", "start": 1, "end": 2}  # fmt: skip
