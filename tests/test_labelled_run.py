@@ -12,8 +12,10 @@ import pytest
 from tiny_labelled import OTHER, PRETRAIN, based, config, reviews, silent
 
 from minillm.data import tokenizer
+from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import base as bases
+from minillm.experiment import display, judging, reopen
 from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
 from minillm.experiment import sweep as sweeps
@@ -49,6 +51,27 @@ def test_one_command_pretrains_tunes_and_judges(staged):
     confusion = np.array(evaluation["this model"]["details"]["confusion"])
     assert confusion.sum() == 60
     assert np.trace(confusion) / 60 == pytest.approx(summary["test"]["accuracy"])
+
+
+def test_the_model_is_compared_with_each_baseline_on_the_same_documents(staged):
+    _, summary = staged
+    assert summary["differences"].keys() == summary["baselines"].keys() >= {"most frequent class"}
+    for name, found in summary["differences"].items():
+        row = found["macro_f1"]
+        assert row["value"] == pytest.approx(summary["test"]["macro_f1"] - summary["baselines"][name]["macro_f1"])
+        assert row["low"] <= row["value"] <= row["high"]
+    assert summary["differences"]["most frequent class"]["macro_f1"]["low"] > 0.0
+    row = {"value": 0.1, "low": 0.05, "high": 0.2}
+    assert display.difference("X", "macro_f1", row) == "macro F1 +0.100 [+0.050, +0.200] against X"
+    assert "may be chance" in display.difference("X", "macro_f1", row | {"low": -0.05})
+
+
+def test_scores_that_are_undefined_are_named_in_words_where_there_are_any(folder, staged):
+    assert not any("undefined" in name for name in reopen.evaluate(staged[0], "test"))
+    documents = [Document(str(number), "a", label) for number, label in enumerate(["neg", "pos", "neg"])]
+    found = judging.judge(bases.load(folder / "plain.toml"), documents, np.array([[0.9, 0.1]] * 3))
+    assert found.metrics["scores_undefined_and_counted_as_0"] == 1.0  # the precision of "pos", which is never predicted
+    assert found.intervals.keys() == found.metrics.keys() - {judging.ZEROS}
 
 
 def test_pretraining_and_tokenizer_see_the_training_part_only(staged, tmp_path):
@@ -285,8 +308,6 @@ def test_methods_by_tasks_share_a_base_and_make_one_table(folder, tmp_path):
 
 def test_the_table_of_methods_names_them_in_a_narrow_terminal(capsys, monkeypatch):
     """Also where no run was long enough to time a step."""
-    from minillm.experiment import display
-
     monkeypatch.setenv("COLUMNS", "80")
     score = {"mean": 0.8, "deviation": 0.02, "values": [0.8, 0.8], "low": 0.75, "high": 0.85}
     row = {"macro_f1": score, "trainable_parameters": 2_359_643, "peak_memory_bytes": score, "checkpoint_bytes": score}

@@ -82,9 +82,17 @@ def summary(found: dict, root: Path) -> None:
     for name, value in found["validation"].items():
         if name in NAMES and name not in columns and "judged" not in found:
             console.print(f"{NAMES[name]}: {value:.2%}", highlight=False)
+    for name, row in ((name, row) for name, rows in found.get("differences", {}).items() for row in rows.items()):
+        console.print(difference(name, *row), highlight=False, markup=False)
     console.print(
         f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False
     )
+
+
+def difference(name: str, metric: str, row: dict) -> str:
+    """How far the model is above a baseline, or below, in words."""
+    sure = "" if row["low"] > 0.0 or row["high"] < 0.0 else ": may be chance, the interval holds 0"
+    return f"{COLUMNS[metric][0]} {row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] against {name}{sure}"
 
 
 def table(title: str, values: dict[str, Any]) -> None:

@@ -16,12 +16,15 @@ from minillm.experiment import folder as folders
 from minillm.experiment import supervised
 from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup, new_state
+from minillm.report.columns import main_metric
 
 METRICS = {
     "classify": (classification.single_label, np.int64),
     "multi_label": (classification.multi_label, bool),
     "regression": (classification.regression, np.float64),
 }  # objective -> its metrics, and the labels' type
+OWN = "this model"
+ZEROS = "scores_undefined_and_counted_as_0"  # such as the precision of a class that nothing is predicted as
 Documents = Sequence[Document]
 
 
@@ -35,25 +38,44 @@ class Verdict(NamedTuple):
 
 def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict:
     """Answers to documents, in order: [rows, classes] probabilities, [rows] numbers, or a tag per unit of each."""
-    if experiment.objective.name == "tag":
-        return judge_tags([list(document.label) for document in documents], answers)
-    metric, kind = METRICS[experiment.objective.name]
-    labels = supervised.label_array(experiment, documents).astype(kind)
-    found = intervals.bootstrap(lambda weights: metric(labels, answers, weights), len(documents))
+    found = intervals.bootstrap(measure(experiment, documents, answers), len(documents))
+    zeros = found.pop("undefined")["value"]
     values, bounds = unpack(found)
+    values |= {ZEROS: zeros} if zeros else {}
+    name, classes = experiment.objective.name, list(experiment.data.labels)
     details: dict[str, Any] = {}
-    if experiment.objective.name != "regression":
-        names = list(experiment.data.labels)
-        details["classes"] = classification.describe_classes(labels, answers, names)
-        by_class = lambda weights: classification.class_f1(labels, answers, names, weights)
+    if name == "tag":
+        details = describe_tags(tags_in(documents), answers)
+    elif name != "regression":
+        labels = label_array(experiment, documents)
+        details["classes"] = classification.describe_classes(labels, answers, classes)
+        by_class = lambda weights: classification.class_f1(labels, answers, classes, weights)
         details["f1_intervals"] = unpack(intervals.bootstrap(by_class, len(documents)))[1]
-    if experiment.objective.name == "classify":
+    if name == "classify":
         details["confusion"] = classification.confusion(labels, answers.argmax(1), answers.shape[1]).tolist()
         details["reliability"] = classification.reliability(labels, answers)
     return Verdict(values, bounds, details)
 
 
-def judge_tags(truth: list[list[str]], tags: list[list[str]]) -> Verdict:
+def measure(experiment: Experiment, documents: Documents, answers: Any) -> intervals.Metric:
+    """The metrics of answers to documents, as a function of how often each document counts."""
+    if experiment.objective.name == "tag":
+        return measure_tags(tags_in(documents), answers)
+    labels, metric = label_array(experiment, documents), METRICS[experiment.objective.name][0]
+    return lambda weights: metric(labels, answers, weights)
+
+
+def label_array(experiment: Experiment, documents: Documents) -> np.ndarray:
+    """Labels of the type that the task's metrics want."""
+    return supervised.label_array(experiment, documents).astype(METRICS[experiment.objective.name][1])
+
+
+def tags_in(documents: Documents) -> list[list[str]]:
+    """The true tags of each document."""
+    return [list(document.label) for document in documents]
+
+
+def measure_tags(truth: list[list[str]], tags: list[list[str]]) -> intervals.Metric:
     """Entities as seqeval counts them, over all kinds (entity_f1) and as a mean over kinds (macro_f1); tags' accuracy."""
     counted = entities.count_entities(truth, tags)
     hits = np.array([sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(truth, tags, strict=True)])
@@ -64,11 +86,16 @@ def judge_tags(truth: list[list[str]], tags: list[list[str]]) -> Verdict:
         found = {name.replace("micro_", "entity_"): values for name, values in found.items()}
         return found | {"accuracy": (weights @ hits) / (weights @ sizes)}
 
-    values, bounds = unpack(intervals.bootstrap(metric, len(truth)))
+    return metric
+
+
+def describe_tags(truth: list[list[str]], tags: list[list[str]]) -> dict[str, Any]:
+    """A row per kind of entity, and the interval of its F1."""
+    counted = entities.count_entities(truth, tags)
     by_type = (
         intervals.bootstrap(lambda weights: entities.type_f1(counted, weights), len(truth)) if counted.types else {}
     )
-    return Verdict(values, bounds, {"classes": entities.describe_types(counted), "f1_intervals": unpack(by_type)[1]})
+    return {"classes": entities.describe_types(counted), "f1_intervals": unpack(by_type)[1]}
 
 
 def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -80,17 +107,28 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
     split = "test" if job.data.documents["test"] else "validation"
     documents = job.data.documents[split]
     own = model_answers(job.setup, job.experiment, weights, job.data.evaluation(split), documents)
-    answers = {"this model": own} | baseline_answers(job, split, base)
+    answers = {OWN: own} | baseline_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
-    own = verdicts["this model"]
+    own = verdicts[OWN]
     folders.write_json(job.folder.evaluation, {
         "split": split, "labels": list(job.experiment.data.labels),
         **{name: verdict._asdict() for name, verdict in verdicts.items()},
     })  # fmt: skip
-    rows = {name: verdict.metrics for name, verdict in verdicts.items() if name != "this model"}
+    rows = {name: verdict.metrics for name, verdict in verdicts.items() if name != OWN}
     validation = held_out if split == "test" else held_out | own.metrics
     return {"judged": split, "validation": validation, split: validation if split == "validation" else own.metrics,
-            "intervals": own.intervals, "baselines": rows}  # fmt: skip
+            "intervals": own.intervals, "baselines": rows,
+            "differences": differences(job.experiment, documents, answers, main_metric([own.metrics]))}  # fmt: skip
+
+
+def differences(experiment: Experiment, documents: Documents, answers: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Baseline -> {metric: {"value", "low", "high", "p"}} of the model less the baseline, both drawn on the same documents."""
+    measured = {name: measure(experiment, documents, found) for name, found in answers.items()}
+    own, found = measured.pop(OWN), {}
+    for name, other in measured.items():
+        paired = intervals.paired_bootstrap(own, other, len(documents))
+        found[name] = {metric: paired[metric]}
+    return found
 
 
 def baseline_answers(job: Run, split: str, base: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -139,7 +177,7 @@ def make_answers(experiment: Experiment, batches: list[dict], scores: np.ndarray
 def unpack(found: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, float], dict[str, list[float]]]:
     """What `intervals.bootstrap` returns -> (name -> value, name -> [low, high])."""
     values = {name: row["value"] for name, row in found.items()}
-    return values, {name: [row["low"], row["high"]] for name, row in found.items() if name != "undefined"}
+    return values, {name: [row["low"], row["high"]] for name, row in found.items()}
 
 
 def tags_of(experiment: Experiment, batches: list[dict], scores: np.ndarray, documents: Documents) -> list[list[str]]:
