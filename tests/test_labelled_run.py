@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ from minillm.experiment import run as runs
 from minillm.experiment import sweep as sweeps
 from minillm.experiment.predict import predict
 from minillm.experiment.verify import verify
+from minillm.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -135,34 +137,47 @@ def test_the_run_replays_from_its_base_and_names_another_one(staged, tmp_path):
         verify(root, 3, silent)
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "tune"])
-def test_a_run_stopped_in_either_stage_goes_on_as_the_straight_one(folder, staged, tmp_path, stage, monkeypatch):
-    """Stopped after a step of one stage, as by Ctrl-C, and resumed."""
-    experiment, root = bases.load(folder / "staged.toml"), tmp_path / "stopped"
-    fit, calls = runs.loop.fit, []
+# `minillm run`, which after the first step of a stage says so and waits until it may go on
+WAITING = """
+import sys
+from minillm.commands.shared import prepare
+prepare()
+from minillm import cli
+from minillm.experiment import folder as folders
+append, place = folders.append_line, sys.argv.pop(1)
+def append_and_wait(path, line):
+    append(path, line)
+    if str(path.parent) == place and line["step"] == 1:
+        print("waiting", flush=True)
+        sys.stdin.readline()
+folders.append_line = append_and_wait
+cli.main()
+"""
 
-    def stopping(train_step, state, frozen, key, plan, progress, hooks):
-        calls.append(stage)
-        if len(calls) == (1 if stage == "pretrain" else 2):
-            hooks = hooks._replace(stopping=lambda: True)
-            return (*fit(train_step, state, frozen, key, plan, progress, hooks)[:2], False)
-        return fit(train_step, state, frozen, key, plan, progress, hooks)
 
-    monkeypatch.setattr(runs.loop, "fit", stopping)
-    monkeypatch.setattr(runs, "_signals", signalled)
-    with pytest.raises(runs.Stopped):
-        runs.run(experiment, root, False, silent, silent)
-    monkeypatch.undo()
-    summary = runs.run(experiment, root, True, silent, silent)
+@pytest.mark.parametrize("stage", ["pretrain", "."])
+def test_ctrl_c_in_either_stage_saves_and_the_command_that_is_said_ends_as_the_straight_run(
+    folder, staged, tmp_path, stage
+):
+    root, steps = tmp_path / "run", {"pretrain": 6, ".": 80}[stage]
+    command = [sys.executable, "-c", WAITING, str(root / stage), "run", str(folder / "staged.toml"), "--out", str(root)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        while run.stdout.readline() not in ("waiting\n", ""):
+            pass
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate("\n", timeout=120)
+    assert run.returncode == 130, errors
+    saved = checkpoint.latest(root / stage / "checkpoints")
+    assert 0 < saved < steps
+    assert (root / "checkpoints").exists() == (stage == ".")
+    again = f"minillm run {folder / 'staged.toml'} --out {root} --resume"
+    assert errors == f"minillm: stopped and saved at step {saved} in {root / stage}; go on with: {again}\n"
+    summary = runs.run(bases.load(folder / "staged.toml"), root, True, silent, silent)
     assert summary["parameter_hash"] == staged[1]["parameter_hash"]
-    assert (root / "provenance.jsonl").read_bytes() == (staged[0] / "provenance.jsonl").read_bytes()
-
-
-def signalled():
-    import contextlib
-    import signal
-
-    return contextlib.nullcontext([signal.SIGINT])
+    for log in ("provenance.jsonl", "pretrain/provenance.jsonl"):
+        assert (root / log).read_bytes() == (staged[0] / log).read_bytes()
 
 
 def test_another_run_is_a_base_with_its_tokenizer_and_model(folder, staged, tmp_path):

@@ -36,8 +36,8 @@ def run(
         place = ["--out", str(out)] if out else []
         again = shlex.join(["minillm", "run", str(config), *settings, *place, "--resume"])
         broken = isinstance(stopped, BrokenPipeError)
-        what = "whoever read the output has gone, so the run stopped" if broken else stopped
-        sys.stderr.write(f"minillm: {what} in {root}; go on with: {again}\n")
+        what = f"whoever read the output has gone, so the run stopped in {root}" if broken else stopped
+        sys.stderr.write(f"minillm: {what}; go on with: {again}\n")
         SAID.append(again)
         if broken:
             raise  # the command line's library ends quietly, with code 1

@@ -35,8 +35,8 @@ from minillm.training.state import State
 class Stopped(Exception):
     """A signal stopped the run after it was saved."""
 
-    def __init__(self, step: int, signal_number: int):
-        super().__init__(f"stopped and saved at step {step}")
+    def __init__(self, step: int, signal_number: int, root: Path):
+        super().__init__(f"stopped and saved at step {step} in {root}")
         self.step, self.signal_number = step, signal_number
 
 
@@ -112,7 +112,7 @@ def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[Sta
         arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
         state, progress, ended = loop.fit(*arguments)
     if not ended:
-        raise Stopped(int(state.step), caught[0])
+        raise Stopped(int(state.step), caught[0], job.folder.root)
     return state, progress
 
 
