@@ -349,6 +349,8 @@ def test_settings_that_we_do_not_compute_are_refused_by_name(case, change, tmp_p
 
 @pytest.mark.parametrize(("kind", "config", "words"), [
     ("gpt", gpt.Config(**SIZES, placement="post"), "model.placement"),
+    ("gpt", gpt.Config(**SIZES, tasks=("classify",)), "a GPT with the head classify, whose scores have a bias"),
+    ("gpt", gpt.Config(**SIZES, **LLAMA, tasks=("classify",)), "a GPT with the head classify"),
     ("gpt", gpt.Config(**SIZES, position="rotary"), "model.position"),
     ("gpt", gpt.Config(**SIZES, norm="rms"), "model.position"),
     ("gpt", gpt.Config(**SIZES, **(LLAMA | {"gated": False})), "model.gated"),

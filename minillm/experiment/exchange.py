@@ -25,6 +25,7 @@ from minillm.errors import UserError
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.saved import judged_step
+from minillm.experiment.supervised import tag_names
 from minillm.interop import huggingface
 from minillm.interop.huggingface import pieces, vocabulary
 from minillm.models import MODELS
@@ -41,6 +42,9 @@ SOURCE = "huggingface"  # its data.source: the text that it was trained on is no
 WITHOUT_TOKENIZER = ("vit",)  # kinds without a tokenizer
 DTYPES = ("float32", "float16", "bfloat16")  # that an export may have
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "id2label", "label2id")
+
+PROBLEMS = {"classify": "single_label_classification", "multi_label": "multi_label_classification",
+            "regression": "regression", "tag": None}  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -108,6 +112,7 @@ def export_run(root: Path, target: Path, dtype: str = "float32") -> dict[str, An
             pieces.write(found.folder.tokenizer, kind, model, temporary)
         else:
             extra = {}
+        extra = _name_classes(extra, _read_config(found.folder))
         settled = huggingface.write(temporary, found.kind, found.config, found.params, dtype=dtype, extra=extra)
         files = sorted(path.name for path in temporary.iterdir())
     dtypes = {} if imported is None else imported["dtypes"]
@@ -115,6 +120,19 @@ def export_run(root: Path, target: Path, dtype: str = "float32") -> dict[str, An
         "folder": str(target), "architecture": settled["architectures"][0], "step": found.step, "dtype": dtype,
         "source_dtypes": dtypes, "files": files, "note": _note_export(dtypes, dtype),
     }  # fmt: skip
+
+
+def _name_classes(extra: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a config.json, with the classes and the kind of task of a run that learned from labels."""
+    name, labels = config.get("objective", {}).get("name"), config.get("data", {}).get("labels", ())
+    if name not in PROBLEMS:
+        return extra
+    kept = {key: value for key, value in extra.items() if key not in ("id2label", "label2id")}  # the base's
+    classes = tag_names(labels) if name == "tag" else labels
+    if classes:
+        kept["id2label"] = {str(number): kind for number, kind in enumerate(classes)}
+        kept["label2id"] = {kind: number for number, kind in enumerate(classes)}
+    return kept | ({"problem_type": PROBLEMS[name]} if PROBLEMS[name] else {})
 
 
 def open_model(root: Path) -> Trained:

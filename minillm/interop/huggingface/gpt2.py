@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minillm.interop.huggingface.names import PLAIN, Row, Table, dense, norm, row
-from minillm.interop.huggingface.settings import THEIR_ACTIVATIONS, Settings, refuse
+from minillm.interop.huggingface.settings import THEIR_ACTIVATIONS, Settings, refuse, refuse_classifier
 from minillm.models.gpt import Config
 
 KIND, PREFIX, BARE = "gpt", "transformer.", "GPT2Model"
@@ -38,6 +38,7 @@ def read_config(settings: Settings, names: Iterable[str]) -> Config:
 
 def write_config(config: Config) -> dict[str, Any]:
     """Our Config -> config.json. Raises: UserError for what GPT-2 has not."""
+    refuse_classifier(config.tasks)
     wanted = {"norm": "layer", "placement": "pre", "position": "learned", "gated": False, "bias": True}
     for name, value in wanted.items():
         if getattr(config, name) != value:

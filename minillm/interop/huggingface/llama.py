@@ -9,7 +9,7 @@ from typing import Any
 
 from minillm.errors import UserError
 from minillm.interop.huggingface.names import Table, dense, norm, row
-from minillm.interop.huggingface.settings import THEIR_ACTIVATIONS, Settings, refuse
+from minillm.interop.huggingface.settings import THEIR_ACTIVATIONS, Settings, refuse, refuse_classifier
 from minillm.models.gpt import Config
 
 KIND, PREFIX, BARE = "gpt", "model.", "LlamaModel"
@@ -58,6 +58,7 @@ def _check_positions(settings: Settings) -> None:
 
 def write_config(config: Config) -> dict[str, Any]:
     """Our Config -> config.json. Raises: UserError for what Llama has not."""
+    refuse_classifier(config.tasks)
     wanted = {"norm": "rms", "placement": "pre", "position": "rotary", "gated": True}
     for name, value in wanted.items():
         if getattr(config, name) != value:

@@ -128,6 +128,13 @@ def refuse(what: str, mend: str) -> None:
     raise UserError(f"no class of transformers computes {what}", "export", mend)
 
 
+def refuse_classifier(tasks: tuple[str, ...]) -> None:
+    """Raises: UserError for a GPT with a head for classes: theirs has no bias, ours has."""
+    if tasks:
+        refuse(f"a GPT with the head {', '.join(tasks)}, whose scores have a bias",
+               "label texts with `minillm predict`, or tune a BERT")  # fmt: skip
+
+
 def table_of_labels(count: int) -> dict[str, Any]:
     """id2label and label2id, by which transformers knows how many classes there are."""
     return {
