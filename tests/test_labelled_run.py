@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from minillm.experiment import display, judging, reopen
 from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
 from minillm.experiment import sweep as sweeps
+from minillm.experiment.data import load_data
 from minillm.experiment.predict import predict
 from minillm.experiment.verify import verify
 from minillm.training import checkpoint
@@ -334,6 +337,26 @@ def test_the_table_of_methods_names_them_in_a_narrow_terminal(capsys, monkeypatc
     assert printed.count("adalora") == 2  # what it reaches, and what it costs
     assert printed.count("0.800 ± 0.050") == 6
     assert "most frequent class" in printed
+
+
+def test_document_4_reads_files_of_one_s_own_as_its_header_says(tmp_path, monkeypatch):
+    """200 lines with colons in the text too, and both kinds of colon before the label."""
+    path = Path(__file__).parents[1] / "configs/documents/d4.toml"
+    settings = [found.strip("'") for found in re.findall(r"--set ('[^']*'|[^\s,]+)", path.read_text())]
+    one, apart = settings[:3], settings[3:6]
+    lines = [f"{'好坏'[number % 2]}, 8:{number} 到货{':：'[number // 2 % 2]}{number % 2}\n" for number in range(200)]
+    monkeypatch.chdir(tmp_path)
+    parts = {"my.txt": lines[:160], "val.txt": lines[160:180], "test.txt": lines[180:]}
+    for sets, files, sizes in ((one, {"my.txt": lines}, (160, 20, 20)), ([*one, *apart], parts, (160, 20, 20))):
+        for name, rows in files.items():
+            Path(name).write_text("".join(rows), encoding="utf8")
+        experiment = bases.load(path, sets)
+        data = load_data(experiment, tmp_path / "tokenizer.model")
+        assert tuple(len(part) for part in data.documents.values()) == sizes
+        assert data.batch(0)["tokens"].shape == (16, 64)
+        for document in data.documents["train"]:
+            number = int(re.fullmatch(r"[好坏], 8:(\d+) 到货", document.text)[1])
+            assert document.label == str(number % 2)
 
 
 KINDS = {
