@@ -86,6 +86,17 @@ def test_packed_documents_do_not_see_each_other():
         close(packed[:, part], run(weights, {"tokens": tokens[:, part]}, config).hidden, atol=2e-5)
 
 
+def test_rotary_positions_know_distances_alone():
+    config, weights = make(position="rotary", layers=2)
+    assert "position" not in weights
+    batch = {"tokens": jax.random.randint(jax.random.key(1), (2, 9), 4, VOCABULARY)}
+    moved = batch | {"positions": jnp.arange(9, dtype=jnp.int32)[None] + 5}
+    stretched = batch | {"positions": 2 * jnp.arange(9, dtype=jnp.int32)[None]}
+    here, there, apart = (run(weights, x, config).hidden for x in (batch, moved, stretched))
+    close(here, there, atol=1e-5)
+    assert float(jnp.abs(here - apart).max()) > 1e-2
+
+
 def test_the_second_sentence_is_told_from_the_first():
     config, weights = make()
     batch = make_batch()
@@ -126,7 +137,7 @@ def test_dropout_belongs_to_the_example():
 
 def test_each_layer_drops_out_with_keys_of_its_own(monkeypatch):
     seen = []
-    monkeypatch.setattr(bert, "block", lambda rows, x, config, mask, keys, capture: (seen.append(keys), (x, {}))[1])
+    monkeypatch.setattr(bert, "block", lambda rows, x, config, scope, keys: (seen.append(keys), (x, {}))[1])
     config, weights = make(layers=3, dropout=0.4)
     bert.apply(weights, make_batch(), config, key=jax.random.key(1))
     assert len({tuple(row) for keys in seen for row in jax.random.key_data(keys).tolist()}) == 3 * ROWS
@@ -264,7 +275,10 @@ def test_what_is_impossible_is_refused():
         bert.apply(weights, make_batch(), config, capture=("attn",))
     with pytest.raises(ValueError, match="carry must be None"):
         bert.apply(weights, make_batch(), config, carry={})
-    settings = ({"heads": 3}, {"layers": 0}, {"relations": 0}, {"dropout": 1.0}, {"tasks": ("tag", "tag")})
-    for wrong, message in zip(settings, ("heads must divide", "layers", "relations", "dropout", "twice"), strict=True):
+    settings = ({"heads": 3}, {"layers": 0}, {"relations": 0}, {"dropout": 1.0}, {"tasks": ("tag", "tag")},
+                {"width": 6, "position": "rotary"})  # fmt: skip
+    for wrong, message in zip(
+        settings, ("heads must divide", "layers", "relations", "dropout", "twice", "even head size"), strict=True
+    ):
         with pytest.raises(ValueError, match=message):
             bert.Config(vocabulary=9, **({"width": 8, "heads": 2} | wrong))

@@ -356,6 +356,7 @@ def test_settings_that_we_do_not_compute_are_refused_by_name(case, change, tmp_p
     ("gpt", gpt.Config(**SIZES, **(LLAMA | {"gated": False})), "model.gated"),
     ("bert", bert.Config(**SIZES, tasks=("masked", "classify")), "classify, masked"),
     ("bert", bert.Config(**SIZES, relations=3), "3 relations"),
+    ("bert", bert.Config(**SIZES, position="rotary"), "rotary positions"),
     ("t5", t5.Config(**SIZES, gated=True, activation="gelu_exact"), "gelu_exact"),
     ("lstm", None, "no counterpart"),
 ])  # fmt: skip

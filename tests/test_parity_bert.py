@@ -184,3 +184,44 @@ def test_packed_positions_reach_the_table():
         atol=1e-5,
         rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_bert_with_rotary_positions_equals_roformer(size):
+    """Theirs turns neighbouring pairs and ours halves: the rows of the query and key kernels are put in that order."""
+    import torch
+    import transformers
+
+    vocabulary, length, layers, width, heads = size
+    config = bert.Config(vocabulary=vocabulary, context=length, layers=layers, width=width, heads=heads, tasks=(),
+                         position="rotary")  # fmt: skip
+    ours, batch = random_params(config, 4), random_batch(vocabulary, length)
+    theirs = transformers.RoFormerModel(transformers.RoFormerConfig(
+        vocab_size=vocabulary, pad_token_id=None, embedding_size=width, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=4 * width, hidden_act="gelu", max_position_embeddings=length, layer_norm_eps=bert.EPSILON,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, rotary_value=False)).eval()  # fmt: skip
+    half = width // heads // 2
+    places = np.arange(width).reshape(heads, 2, half).swapaxes(1, 2).reshape(-1)  # halves -> neighbours, in every head
+    turned = ("self.query.", "self.key.")
+    tensors = {name: value[places] if any(part in name for part in turned) else value
+               for name, value in torch_tensors(params.flatten(ours), bare=True).items()}  # fmt: skip
+    with torch.no_grad():
+        named = dict(theirs.named_parameters())
+        del named["encoder.embed_positions.weight"]  # sines and cosines, not trained
+        assert set(named) == set(tensors), set(named) ^ set(tensors)
+        for name, value in tensors.items():
+            named[name].copy_(torch.tensor(np.array(value)))
+    expected = theirs(input_ids=torch.tensor(batch["tokens"]).long(), attention_mask=torch.tensor(batch["mask"]).long(),
+                      token_type_ids=torch.tensor(batch["token_types"]).long()).last_hidden_state  # fmt: skip
+    weighting = np.random.default_rng(5).normal(size=expected.shape).astype(np.float32)
+
+    def score(weights):
+        hidden = bert.apply(weights, jax.tree.map(jnp.asarray, batch), config).hidden
+        return (hidden * weighting).mean(), hidden
+
+    gradients, found = jax.jit(jax.grad(score, has_aux=True))(ours)
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5, rtol=1e-5)
+    (expected * torch.tensor(weighting)).mean().backward()
+    for name, value in torch_tensors(params.flatten(gradients), bare=True).items():
+        value = value[places] if any(part in name for part in turned) else value
+        np.testing.assert_allclose(value, named[name].grad.numpy(), atol=1e-5, rtol=1e-4, err_msg=name)

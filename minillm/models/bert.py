@@ -4,17 +4,18 @@ Devlin et al. 2019. A row reads [class] A [separator] B [separator]; every posit
 state of a word depends on both sides of it, and that of the class token on the whole row. Heads on top are functions
 plus rows of the table; `Config.tasks` says which rows there are. What the paper leaves open (pooler, LayerNorm of the
 embeddings, the masked-LM head's own layer) is as in the authors' code. Deviations: a normal initializer, not a truncated
-one; one dropout rate for attention weights and hidden states (theirs are equal).
+one; one dropout rate for attention weights and hidden states (theirs are equal). position = "rotary" makes it a RoFormer
+(Su et al. 2021), which learns from fewer texts who its neighbours are.
 
 batch: tokens [batch, length] | mask [batch, length], False at padding | token_types [batch, length], 0 for A and 1 for B
 (the paper's segment ids; `segments` means packed documents here, as for GPT) | positions [batch, length]
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from minillm.models.contract import Batch, Output
 from minillm.nn import attention, dropout, embedding, feedforward, linear, norm, position
@@ -41,6 +42,7 @@ class Config:
     width: int = 256
     heads: int = 4
     hidden: int | None = None  # feed-forward width; None: 4 * width
+    position: Literal["learned", "rotary"] = "learned"
     token_types: int = 2  # sentences A and B
     tasks: tuple[Literal["pool", "masked", "next_sentence", "classify", "tag", "span"], ...] = (
         "masked",
@@ -61,6 +63,8 @@ class Config:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width: {self.width} % {self.heads} = {self.width % self.heads}")
+        if self.position == "rotary" and (self.width // self.heads) % 2:
+            raise ValueError(f"rotary positions need an even head size, got {self.width // self.heads}")
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks names one twice: {', '.join(self.tasks)}")
         if not self.init_scale > 0.0:
@@ -81,7 +85,8 @@ def param_specs(config: Config) -> Specs:
     block |= prefix(feedforward.feedforward_specs(width, config.hidden or 4 * width), "feedforward")
     block |= prefix(layer_norm, "feedforward_norm")
     specs = prefix(embedding.embedding_specs(config.vocabulary, width), "embedding")
-    specs |= prefix(position.learned_position_specs(config.context, width), "position")
+    if config.position == "learned":
+        specs |= prefix(position.learned_position_specs(config.context, width), "position")
     specs |= {"token_type/table": ParamSpec((config.token_types, width), (None, "model"))}
     specs |= prefix(layer_norm, "embedding_norm") | prefix(stack(block, config.layers), "blocks")
     return widen(specs | head_specs(config), config.init_scale / 0.02)
@@ -100,14 +105,27 @@ def head_specs(config: Config) -> Specs:
     return specs
 
 
+class Scope(NamedTuple):
+    """What every block of one call sees besides its parameters and its input."""
+
+    positions: Int[Array, "batch length"]
+    mask: Bool[Array, "batch 1 length length"] | None
+    capture: tuple[str, ...]
+
+
 def embed(params: Params, batch: Batch, config: Config) -> Hidden:
-    """Token + position + token type, before their LayerNorm: to perturb this sum is to perturb the token's embedding."""
+    """Token + position (unless rotary) + token type, before their LayerNorm: a change here changes a token's embedding."""
     tokens, dtype = batch["tokens"], jnp.dtype(config.dtype)
     check_length(tokens.shape[1], config)
-    positions = batch.get("positions", jnp.arange(tokens.shape[1], dtype=jnp.int32)[None])
     x = embedding.embed_tokens(params["embedding"], tokens, dtype)
-    x = x + embedding.embed_tokens(params["position"], positions, dtype)
+    if config.position == "learned":
+        x = x + embedding.embed_tokens(params["position"], positions_of(batch, tokens.shape[1]), dtype)
     return x + embedding.embed_tokens(params["token_type"], batch.get("token_types", jnp.zeros_like(tokens)), dtype)
+
+
+def positions_of(batch: Batch, length: int) -> Int[Array, "rows length"]:
+    """One row 0, 1, 2, ... for all, unless the batch has rows of its own."""
+    return batch.get("positions", jnp.arange(length, dtype=jnp.int32)[None])
 
 
 def check_length(length: int, config: Config) -> None:
@@ -127,18 +145,20 @@ def visible(batch: Batch, rows: int, length: int) -> Bool[Array, "batch 1 length
     return mask
 
 
-def self_attention(params: Params, x: Hidden, config: Config, mask, keys: Keys, capture: tuple[str, ...]):
+def self_attention(params: Params, x: Hidden, config: Config, scope: Scope, keys: Keys):
     """x -> (attended [batch, length, model], captured weights). Devlin et al. 2019, section 3: no causal mask."""
     query, key, value = attention.project_heads(params, x, config.heads)
-    key, value, mask = attention.with_prefix(params.get("prefix"), key, value, mask)
+    if config.position == "rotary":
+        query, key = position.rotate(query, scope.positions), position.rotate(key, scope.positions)
+    key, value, mask = attention.with_prefix(params.get("prefix"), key, value, scope.mask)
     attended = attention.dot_product_attention(query, key, value, mask, keys=keys, rate=config.dropout)
-    captured = {"attention": attention.attention_weights(query, key, mask)} if "attention" in capture else {}
+    captured = {"attention": attention.attention_weights(query, key, mask)} if "attention" in scope.capture else {}
     return linear.linear(params["output"], attention.merge_heads(attended)), captured
 
 
-def block(params: Params, x: Hidden, config: Config, mask, keys: Keys, capture: tuple[str, ...]):
+def block(params: Params, x: Hidden, config: Config, scope: Scope, keys: Keys):
     """One block, post-norm: x = norm(x + attention(x)), then x = norm(x + feedforward(x))."""
-    attended, captured = self_attention(params["attention"], x, config, mask, dropout.fold_keys(keys, 0), capture)
+    attended, captured = self_attention(params["attention"], x, config, scope, dropout.fold_keys(keys, 0))
     attended = dropout.dropout(attended, dropout.fold_keys(keys, 1), config.dropout)
     attended = adapt(params["attention"].get("adapter"), attended)
     x = norm.layer_norm(params["attention_norm"], x + attended, EPSILON)
@@ -146,7 +166,7 @@ def block(params: Params, x: Hidden, config: Config, mask, keys: Keys, capture: 
     transformed = dropout.dropout(transformed, dropout.fold_keys(keys, 2), config.dropout)
     transformed = adapt(params["feedforward"].get("adapter"), transformed)
     x = norm.layer_norm(params["feedforward_norm"], x + transformed, EPSILON)
-    return x, captured | ({"hidden": x} if "hidden" in capture else {})
+    return x, captured | ({"hidden": x} if "hidden" in scope.capture else {})
 
 
 def init_carry(params: Params, batch: Batch, config: Config, length: int) -> None:
@@ -169,10 +189,11 @@ def apply(params: Params, batch: Batch, config: Config, *, embeddings=None, carr
     keys = None if key is None or config.dropout == 0.0 else dropout.example_keys(key, batch["index"])
     x = norm.layer_norm(params["embedding_norm"], x, EPSILON)
     x = dropout.dropout(x, dropout.fold_keys(keys, 0), config.dropout)
-    mask = visible(batch, *x.shape[:2])
+    positions = jnp.broadcast_to(positions_of(batch, x.shape[1]), x.shape[:2])
+    scope = Scope(positions, visible(batch, *x.shape[:2]), tuple(capture))
 
     def run(layer_params, x, layer, state):
-        x, captured = block(layer_params, x, config, mask, dropout.fold_keys(keys, 3 + layer), tuple(capture))
+        x, captured = block(layer_params, x, config, scope, dropout.fold_keys(keys, 3 + layer))
         return x, state, captured
 
     x, _, captured = run_layers(run, params["blocks"], x, scan=config.scans, remat=config.remat)

@@ -69,6 +69,8 @@ def write_config(config: Config) -> dict[str, Any]:
     if not classes:
         together = ", ".join(sorted(tasks))
         refuse(f"the heads {together} on one BERT", "export a run whose model.tasks has one of them")
+    if config.position != "learned":
+        refuse(f"{config.position} positions in a BERT", 'export a run with model.position = "learned"')
     if "next_sentence" in tasks and config.relations != 2:
         refuse(f"{config.relations} relations of sentences", "only next_sentence with model.relations = 2 has a class")
     labels = {"classify", "tag", "span"} & tasks
