@@ -79,6 +79,9 @@ def test_a_sentence_is_parted_as_the_tagged_ones_were_whatever_the_tokenizer(sen
     entity = {"kind": "X", "text": "b", "start": 3, "end": 4} if units == "characters" else {
         "kind": "X", "text": "book", "start": 1, "end": 2}  # fmt: skip
     assert row["entities"] == [entity]
+    far = predict(root, ["the" * 40 + "book" if units == "characters" else "the " * 40 + "book"])[0]  # several rows
+    assert [found["start"] for found in far["entities"]] == [120 if units == "characters" else 40]
+    assert not far["cut"]
 
 
 def test_a_file_has_a_text_per_line_whatever_else_looks_like_a_line_end(single, tmp_path, monkeypatch, capsys):

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from minillm.data.rows import Frame, row_batch_at, row_evaluation_batches, shorten, text_rows, to_the_right, unit_rows
+from minillm.data.rows import (
+    Frame,
+    part,
+    row_batch_at,
+    row_evaluation_batches,
+    shorten,
+    text_rows,
+    to_the_right,
+    unit_rows,
+)
 
 FRAME = Frame(begin=2, end=3, pad=0)
 
@@ -47,11 +56,28 @@ def test_a_pair_fills_its_row_and_the_longer_text_is_cut_first(length):
             assert len(b) >= len(a) - 1
 
 
-def test_the_first_token_of_a_unit_carries_its_tag_and_units_go_whole():
-    dataset = unit_rows([[[10], [11, 12], [13]], [[20, 21], [22, 23, 24]]], [[1, 2, 3], [4, 5]], 6, FRAME)
+def test_the_first_token_of_a_unit_carries_its_tag():
+    dataset = unit_rows([[[10], [11, 12], [13]], [[20, 21]]], [[1, 2, 3], [4]], 6, FRAME)
     assert dataset.tokens.tolist() == [[2, 10, 11, 12, 13, 3], [2, 20, 21, 3, 0, 0]]
     assert dataset.labels[dataset.tagged].tolist() == [1, 2, 3, 4]
-    assert dataset.cut.tolist() == [False, True]  # the second row's last unit did not fit
+    assert dataset.mask.sum(1).tolist() == [6, 4]
+
+
+def test_long_rows_of_units_are_parted_at_marks_and_lose_nothing():
+    assert part([1] * 9, [False, False, True, False, False, True, False, False, False], 5) == [(0, 3), (3, 6), (6, 9)]
+    assert part([2, 2, 2, 2], [False] * 4, 5) == [(0, 2), (2, 4)]
+    assert part([1, 7, 1], [False] * 3, 5) == [(0, 1), (1, 2), (2, 3)]
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        count, room = generator.integers(1, 30), int(generator.integers(3, 12))
+        sizes, ends = generator.integers(1, 4, count).tolist(), (generator.random(count) < 0.2).tolist()
+        parts = part(sizes, ends, room)
+        assert [place for first, after in parts for place in range(first, after)] == list(range(count))
+        for first, after in parts:
+            assert sum(sizes[first:after]) <= room
+            if after < count and not ends[after - 1]:  # no mark inside: then nothing more would have fitted
+                assert not any(ends[first:after])
+                assert sum(sizes[first : after + 1]) > room
 
 
 def test_an_epoch_reads_every_row_once_and_batches_depend_on_seed_and_step_alone():

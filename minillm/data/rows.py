@@ -4,7 +4,8 @@
     [class] A [separator] B [separator]          a pair
     [class] u_1 u_2 ... [separator]              tagged units (characters or words), each maybe several tokens long
 
-A row that is too long is cut: the longer text of a pair loses its tokens first; units go whole. Padding stands behind a
+A row that is too long is cut: the longer text of a pair loses its tokens first. Tagged units lose nothing: what does not
+fit goes on in another row, from a punctuation mark on where there is one. Padding stands behind a
 row, or before it where the model reads from left to right, so that the last token has seen all of it.
 """
 
@@ -71,22 +72,39 @@ def shorten(first: Ids, second: Ids | None, length: int) -> tuple[Ids, Ids | Non
     return first[:most_first], second[:most_second], len(first) + len(second) > room
 
 
+def part(sizes: Sequence[int], ends: Sequence[bool], room: int) -> list[tuple[int, int]]:
+    """Units of so many tokens each -> parts (first unit, after the last) that fit into `room` tokens.
+
+    A part is as long as it can be, and ends with a unit where `ends` is True if it has one. A unit larger than `room` is a
+    part of its own.
+    """
+    parts, first = [], 0
+    while first < len(sizes):
+        after, taken = first + 1, sizes[first]
+        while after < len(sizes) and taken + sizes[after] <= room:
+            taken, after = taken + sizes[after], after + 1
+        if after < len(sizes):
+            after = next((place + 1 for place in range(after - 1, first - 1, -1) if ends[place]), after)
+        parts.append((first, after))
+        first = after
+    return parts
+
+
 def unit_rows(units: Sequence[Sequence[Ids]], tags: Sequence[Sequence[int]], length: int, frame: Frame) -> RowDataset:
-    """Units as ids (one or more each) with a tag each -> rows; a unit's first token carries its tag (section 5.3)."""
+    """Units as ids (one or more each) with a tag each -> rows; a unit's first token carries its tag (section 5.3).
+
+    A row must fit: see `part`.
+    """
     tokens, token_types, mask = _blank(len(units), length, frame)
     labels, tagged = np.zeros_like(tokens), np.zeros_like(mask)
-    cut = np.zeros(len(units), bool)
     for row, (pieces, row_tags) in enumerate(zip(units, tags, strict=True)):
         place = 1
         for ids, tag in zip(pieces, row_tags, strict=True):
-            if place + len(ids) > length - 1:
-                cut[row] = True
-                break
             tokens[row, place : place + len(ids)] = ids
             labels[row, place], tagged[row, place] = tag, True
             place += len(ids)
         tokens[row, 0], tokens[row, place], mask[row, : place + 1] = frame.begin, frame.end, True
-    return RowDataset(tokens, token_types, mask, labels, cut, tagged)
+    return RowDataset(tokens, token_types, mask, labels, np.zeros(len(units), bool), tagged)
 
 
 def to_the_right(dataset: RowDataset) -> RowDataset:

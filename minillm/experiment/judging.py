@@ -181,10 +181,8 @@ def unpack(found: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, float], 
 
 
 def tags_of(experiment: Experiment, batches: list[dict], scores: np.ndarray, documents: Documents) -> list[list[str]]:
-    """Scores [rows, length, tags] -> the best tag of each unit; units that were cut off are O."""
+    """Scores [rows, length, tags] -> the best tag of each unit of each document, which may be several rows."""
     names = supervised.tag_names(experiment.data.labels)
     carried = np.concatenate([batch["weights"] for batch in batches]) > 0.0
-    carried = carried[carried.any(1)]
-    rows = zip(scores.argmax(-1), carried, documents, strict=True)
-    found = [[names[place] for place in best[where]] for best, where, _ in rows]
-    return [tags + ["O"] * (len(d.units) - len(tags)) for tags, d in zip(found, documents, strict=True)]
+    best = iter(scores.argmax(-1)[carried[carried.any(1)]])
+    return [[names[next(best)] for _ in document.units] for document in documents]

@@ -36,7 +36,8 @@ def predict(
     documents = as_documents(opened, texts, pairs)
     data = supervised.make_rows(experiment, opened.tokenizer, documents)
     answers = answer(opened, trainable, frozen, documents, data)
-    found = zip(documents, answers, data.cut, strict=True)
+    cut = [False] * len(documents) if experiment.objective.name == "tag" else data.cut  # tagged texts lose nothing
+    found = zip(documents, answers, cut, strict=True)
     return [describe(opened, document, said) | {"cut": bool(cut)} for document, said, cut in found]
 
 

@@ -21,6 +21,7 @@ from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import head_scores
 from minillm.sections import LEFT_TO_RIGHT, NEEDS
 
+MARKS = frozenset("。！？；，、：.!?;,:")  # where a long text is parted
 Documents = Sequence[Document]
 
 
@@ -40,15 +41,13 @@ def label_array(experiment: Experiment, documents: Documents) -> np.ndarray:
 
 
 def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length: int | None = None) -> rows.RowDataset:
-    """Documents -> rows of ids with labels; documents without a label get class 0, for prediction."""
+    """Documents -> rows of ids with labels; documents without a label get class 0, for prediction.
+
+    A row per document, or several for a long one with tags.
+    """
     frame, length = rows.Frame(pieces.bos, pieces.eos, pieces.pad), length or example_length(experiment)
     if experiment.objective.name == "tag":
-        names = {name: number for number, name in enumerate(tag_names(experiment.data.labels))}
-        units = [pieces.encode_many(document.units) for document in documents]
-        # a unit without a piece of its own (a control character, say) still takes its place
-        units = [[ids or [pieces.unk] for ids in row] for row in units]
-        tags = [[names[tag] for tag in document.label or ["O"] * len(document.units)] for document in documents]
-        return rows.unit_rows(units, tags, length, frame)
+        return _tagged_rows(experiment, pieces, documents, length, frame)
     texts = pieces.encode_many([document.text for document in documents])
     pairs = None
     if any(document.pair is not None for document in documents):
@@ -57,6 +56,19 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
     labels = label_array(experiment, documents) if known else np.zeros(_shape(experiment, len(documents)), np.int32)
     made = rows.text_rows(texts, pairs, labels, length, frame)
     return rows.to_the_right(made) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else made
+
+
+def _tagged_rows(experiment: Experiment, pieces: Any, documents: Documents, length: int, frame: rows.Frame):
+    """Long documents go on in another row; a unit without a piece of its own (a control character) takes its place too."""
+    names, room = {name: number for number, name in enumerate(tag_names(experiment.data.labels))}, length - 2
+    units, tags = [], []
+    for document in documents:
+        ids = [(found or [pieces.unk])[:room] for found in pieces.encode_many(document.units)]
+        numbers = [names[tag] for tag in document.label or ["O"] * len(ids)]
+        for first, after in rows.part([*map(len, ids)], [unit in MARKS for unit in document.units], room):
+            units.append(ids[first:after])
+            tags.append(numbers[first:after])
+    return rows.unit_rows(units, tags, length, frame)
 
 
 def labelled_reading(experiment: Experiment, parts: Mapping[str, rows.RowDataset]) -> Reading:
