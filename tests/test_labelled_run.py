@@ -267,6 +267,16 @@ def test_a_base_that_has_changed_is_not_taken_for_the_new_one(folder, tmp_path):
         labs.run_lab(lab, tmp_path / "out", (), silent)
 
 
+def test_a_member_that_cannot_run_is_refused_before_any_has(folder, tmp_path):
+    """A prompt takes up context that the rows of the task need."""
+    raw = bases.configs.read_toml(folder / "plain.toml", [])
+    member = {key: value for key, value in raw.items() if key != "name"} | {"tuning": {"method": "prompt"}}
+    lab = labs.Lab("lab", members={"plain": {**member, "tuning": {}}, "prompt": member}, seeds=(0,))
+    with pytest.raises(UserError, match=r"longer than what tuning\.prompt_length leaves"):
+        labs.run_lab(lab, tmp_path, (), silent)
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_that_run_together_are_refused():
     section = {"a": {}}
     with pytest.raises(ValueError, match="same name"):

@@ -25,9 +25,10 @@ from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import base as bases
 from minillm.experiment import folder as folders
-from minillm.experiment.data import split_documents
+from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
 from minillm.experiment.probing import label_names, probe
+from minillm.experiment.setup import make_setup
 from minillm.report.lab import write_figure
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
@@ -131,6 +132,7 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
         located = [_locate(sections, root, seed) for seed in lab.seeds]
         paced = merge(located[0], {"train": _pace(10**6)} if lab.compute else {})
         experiment = bases.check(paced, f"members.{member}")
+        make_setup(experiment, vocabulary_size(experiment))  # what cannot run is refused before anything has
         steps = experiment.train.steps if lab.compute is None else _steps(lab.compute, experiment, member)
         say(f"{member}: {steps} steps")
         for seed, sections in zip(lab.seeds, located, strict=True):
