@@ -1,5 +1,6 @@
 """Arrays and files bit for bit: hashes, and writes that a killed process cannot leave half done. sha256: FIPS 180-4."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -101,7 +102,8 @@ def replace_file(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be none
+            temporary.unlink()
         raise UserError(
-            f"cannot be written: {error.strerror}", path, "free some space, or choose another --out"
+            f"cannot be written: {error.strerror}", path, "free some space, or choose another place"
         ) from None

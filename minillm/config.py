@@ -19,6 +19,7 @@ import pydantic
 import tomli_w
 
 from minillm.data import corpora
+from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
@@ -149,6 +150,10 @@ def _refuse_labels(experiment: Experiment, where: str) -> None:
     if len(data.labels) < least:
         mend = 'name them in order, for example ["negative", "positive"]'
         raise UserError(f"{objective} needs the classes, got {list(data.labels)}", f"{where}: data.labels", mend)
+    tagged = data.source == "conll" or data.source in TAGGED
+    if tagged != (objective == "tag"):
+        mend = "tag reads units with a tag each, such as a conll file; the other objectives read texts"
+        raise UserError(f"{objective} cannot learn from the source {data.source!r}", f"{where}: data.source", mend)
     if objective == "regression" and data.labels:
         raise UserError("regression learns numbers, not classes", f"{where}: data.labels", "leave it out")
 

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tiny_labelled import PRETRAIN, based, config, reviews, silent
 
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
@@ -186,8 +188,6 @@ def _another(path: Path) -> None:
 
 
 def test_damaged_runs_and_wrong_commands(trained, command):
-    import shutil
-
     shutil.copytree(trained, "whole")
     for kind, (damage, arguments, words) in DAMAGE.items():
         damage(trained)
@@ -197,6 +197,85 @@ def test_damaged_runs_and_wrong_commands(trained, command):
         shutil.rmtree(trained)
         shutil.copytree("whole", trained)
         Path("text.txt").write_bytes(PROSE)
+
+
+# wrong uses of labelled runs -> (command, words); "full" has trained every weight, "lora" a part on the base "full/pretrain"
+LABELLED = {
+    "no run": (["predict", "nowhere", "--text", "a"], "not a run"),
+    "no labels": (["predict", "full/pretrain", "--text", "a"], "labels no texts"),
+    "nothing to label": (["predict", "full"], "there is no text"),
+    "empty text": (["predict", "full", "--text", "a", "--text", " "], "text 2: the text is empty"),
+    "no file": (["predict", "full", "--file", "none.txt"], "no such file -> mend its path"),
+    "binary file": (["predict", "full", "--file", "binary"], "a binary file (zero byte at offset 2)"),
+    "folder for a file": (["predict", "full", "--file", "full"], "Is a directory"),
+    "adapter of another base": (["predict", "lora", "--text", "a", "--adapter", "other.safetensors"], "another base"),
+    "adapter cut": (["predict", "lora", "--text", "a", "--adapter", "cut.safetensors"], "cannot be read as safetensors"),
+    "adapter gone": (["predict", "lora", "--text", "a", "--adapter", "none"], "there is no such file"),
+    "folder for an adapter": (["predict", "lora", "--text", "a", "--adapter", "full"], "this is a folder"),
+    "adapter on the base itself": (["predict", "full/pretrain", "--text", "a", "--adapter", "a.safetensors"], "holds no base"),
+    "nothing frozen": (["adapter", "full", "x.safetensors"], "every parameter was trained"),
+    "adapter into no folder": (["adapter", "lora", "nowhere/x.safetensors"], "No such file or directory"),
+    "adapter below a file": (["adapter", "lora", "reviews.txt/x"], "Not a directory"),
+    "grid without values": (["sweep", "c.toml", "--grid", "train.steps="], "expected section.key=value"),
+    "grid of seeds": (["sweep", "c.toml", "--grid", "train.seed=1,2"], "name them with --seeds"),
+    "grid with a wrong value": (["sweep", "staged.toml", "--grid", "tuning.method=lora,lorra"], "got 'lorra'"),
+    "grid with a rank too high": (["sweep", "staged.toml", "--set", "tuning.method=lora", "--grid", "tuning.rank=8,17"], "no rank of 17"),
+    "no seeds": (["sweep", "c.toml", "--grid", "train.steps=1", "--seeds", "0,x"], "expected numbers with commas"),
+    "sweep into a run": (["sweep", "c.toml", "--grid", "train.steps=1", "--out", "full"], "the folder of a run"),
+    "sweep into a file": (["sweep", "c.toml", "--grid", "train.steps=1", "--out", "c.toml"], "this is a file"),
+    "lab: task without labels": (["lab", "m.toml", "--set", "tasks.t.data.labels=[]"], "classify needs the classes"),
+    "lab: unknown method": (["lab", "m.toml", "--set", "methods.m.tuning.method=lorra"], "got 'lorra'"),
+    "lab: no such kernel": (["lab", "m.toml", "--set", "methods.m.tuning.targets=['x']"], "matches no kernel"),
+    "lab: unknown base": (["lab", "m.toml", "--set", "shared.base.run=@none"], "the lab's bases are staged"),
+    "images have no words": (["run", "vit.toml", "--set", "pretrain.objective.name=masked"], "vit is none"),
+    "rows that the run has not": (["run", "staged.toml", "--set", "pretrain.tuning.method=adapter"], "pretrain: tuning.method"),
+    "tags of whole texts": (["run", "staged.toml", "--set", "objective.name=tag"], "cannot learn from the source 'lines'"),
+    "tokenizer of its own": (["run", "staged.toml", "--set", "base.run=full"], "the base brings its tokenizer"),
+}  # fmt: skip
+LAB = """
+name = "m"
+seeds = [0]
+[bases.staged]
+data = { source = "lines", path = "reviews.txt", labels = ["neg", "pos"] }
+model = { kind = "bert", context = 16, layers = 1, width = 16, heads = 2 }
+objective = { name = "masked" }
+[shared]
+base = { run = "@staged" }
+[tasks.t]
+data = { source = "lines", path = "reviews.txt", labels = ["neg", "pos"] }
+objective = { name = "classify" }
+[methods.m]
+tuning = { method = "lora" }
+"""
+VIT = '[data]\nsource = "digits"\n[model]\nkind = "vit"\n[objective]\nname = "classify"\n[pretrain]\nobjective = { name = "masked_patches" }\n'
+
+
+def test_wrong_uses_of_labelled_runs_leave_nothing(tmp_path, monkeypatch, command):
+    from minillm.experiment import adapters
+    from minillm.experiment import base as bases
+    from minillm.experiment import run as runs
+
+    monkeypatch.chdir(tmp_path)
+    Path("reviews.txt").write_text(reviews(60))
+    Path("c.toml").write_text(config(tmp_path / "reviews.txt", steps=1))
+    Path("staged.toml").write_text(config(tmp_path / "reviews.txt", steps=1) + PRETRAIN)
+    Path("based.toml").write_text(based(tmp_path / "reviews.txt", tmp_path / "full/pretrain"))
+    Path("m.toml").write_text(LAB)
+    Path("vit.toml").write_text(VIT)
+    Path("binary").write_bytes(b"ab\0cd")
+    for name, file, sets in (("full", "staged", []), ("lora", "based", ["tuning.method=lora", "train.steps=1"]),
+                             ("other", "c", ["tuning.method=lora", "train.seed=5"])):  # fmt: skip
+        runs.run(bases.load(Path(f"{file}.toml"), sets), Path(name), False, silent, silent)
+    adapters.save(Path("lora"), Path("a.safetensors"))
+    adapters.save(Path("other"), Path("other.safetensors"))
+    shutil.copy("a.safetensors", "cut.safetensors")
+    _cut(Path("cut.safetensors"))
+    before = sorted(tmp_path.rglob("*"))
+    for kind, (arguments, words) in LABELLED.items():
+        code, errors = command(*arguments)
+        assert code == 2, kind
+        one_line(errors, words)
+        assert sorted(tmp_path.rglob("*")) == before, kind
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,21 @@ def test_another_run_is_a_base_with_its_tokenizer_and_model(folder, staged, tmp_
     assert summary["steps"] == 4
 
 
+def test_a_vit_fills_in_patches_before_it_learns_classes(tmp_path):
+    """A stage before without a tokenizer: images have none."""
+    sections = {
+        "data": {"source": "digits"}, "model": {"kind": "vit", "patch": 4, "layers": 1, "width": 16, "heads": 2},
+        "objective": {"name": "classify"}, "train": {"steps": 2, "evaluate_every": 2},
+        "pretrain": {"objective": {"name": "masked_patches"}, "train": {"steps": 2, "evaluate_every": 2}},
+    }  # fmt: skip
+    summary = runs.run(bases.check(sections, "test"), tmp_path / "run", False, silent, silent)
+    assert summary["steps"] == 2
+    about = json.loads((tmp_path / "run/manifest.json").read_text())["base"]
+    assert about["taken"] > 10
+    assert {path.partition("/")[0] for path in about["new"]} == {"classify"}
+    assert not (tmp_path / "run/tokenizer.model").exists()
+
+
 def test_adapters_are_saved_and_switched_on_their_own_base_alone(folder, staged, tmp_path):
     from minillm.experiment import adapters
 

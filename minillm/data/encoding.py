@@ -14,12 +14,10 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError("no such file", str(path), "mend its path in the config") from None
+        raise UserError("no such file", str(path), "mend its path") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"cannot be read: {reason}", str(path), "mend its path in the config, or its permissions"
-        ) from None
+        raise UserError(f"cannot be read: {reason}", str(path), "mend its path, or its permissions") from None
     if not data:
         raise UserError("the file is empty", str(path), "use a file with text")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from minillm import config as configs
+from minillm.errors import UserError
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import make_setup
+from minillm.params import flatten
 from minillm.sections import ObjectiveConfig, TuningConfig
 from minillm.tuning.saved import load_adapter, save_adapter
 
@@ -33,6 +35,9 @@ def weights(opened: Opened, adapter: Path | None) -> tuple[Opened, Any, Any]:
     state, frozen, _ = restore(opened.folder, opened.setup, judged_step(opened.folder))
     if adapter is None:
         return opened, state.trainable, frozen
+    if not flatten(frozen):
+        message = "this run has trained every parameter, so that it holds no base for an adapter"
+        raise UserError(message, str(opened.folder.root), "name a run that was tuned on the adapter's own base")
     trainable, section, about = load_adapter(adapter, frozen)
     check = lambda kind, raw, key: configs.validate(kind, raw, str(adapter), key)
     experiment = dataclasses.replace(

@@ -27,6 +27,8 @@ OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective dec
 TASK_HEADS = ("classify", "tag", "span")  # a task's own: always new
 HEADS = (*TASK_HEADS, "pooler", "masked", "next_sentence")  # may be new
 
+ADDING = ("adapter", "prefix", "prompt")  # tuning methods whose rows do not become weights
+
 
 class Base(NamedTuple):
     """What a run begins with."""
@@ -84,7 +86,13 @@ def pretraining(experiment: Experiment, where: str = "pretrain") -> Experiment |
     stage = {"name": PRETRAIN, "model": model, "train": {"seed": experiment.train.seed}, **shared}
     for name, section in experiment.pretrain.items():
         stage[name] = {**stage.get(name, {}), **section} if isinstance(section, dict) else section
-    return configs.check(stage, where)
+    found = configs.check(stage, where)
+    if found.tuning.method in ADDING:
+        message = f"{found.tuning.method} trains rows that the run itself has not"
+        raise UserError(
+            message, f"{where}: tuning.method", "leave it out, or use one that trains or merges into the model"
+        )
+    return found
 
 
 def begins_with(experiment: Experiment, root: Path) -> Path | None:

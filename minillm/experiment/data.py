@@ -87,7 +87,7 @@ def _tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -
 
 def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict) -> Data:
     for part in documents.values():
-        supervised.refuse_unlabelled(experiment, part)
+        supervised.refuse_unlabelled(part)
     parts = {name: supervised.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
     reading = supervised.labelled_reading(experiment, parts)
     cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}

@@ -83,7 +83,7 @@ def summary(found: dict, root: Path) -> None:
         if name in NAMES and name not in columns and "judged" not in found:
             console.print(f"{NAMES[name]}: {value:.2%}", highlight=False)
     for name, row in ((name, row) for name, rows in found.get("differences", {}).items() for row in rows.items()):
-        console.print(difference(name, *row), highlight=False, markup=False)
+        console.print(difference(name, *row), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{found['steps']} steps in {found['training_seconds']:.0f} s. Read {root}/report.html", highlight=False
     )

@@ -6,6 +6,7 @@ base = { run = "@NAME" }. With a budget of compute each member's number of steps
 config says it. Every run is an ordinary one, in a process and a folder of its own.
 """
 
+import dataclasses
 import fnmatch
 import re
 import signal
@@ -102,6 +103,10 @@ def run_lab(
     for name in only:
         if not fnmatch.filter(members, name):
             raise UserError(f"no member {name}", "--only", f"known members: {', '.join(members)}")
+    _refuse_early(lab)
+    if root.is_file() or (root / "config.toml").is_file():
+        what = "a file" if root.is_file() else "the folder of a run"
+        raise UserError(f"this is {what}, a folder for many runs was expected", str(root), "choose another --out")
     for name, sections in lab.bases.items():
         job, text = Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name), {"name": name} | sections
         bases.check(text, f"bases.{name}")
@@ -147,6 +152,27 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
         label_names(split_documents(experiment)[0])
     _write_configs(texts)
     return list(texts)
+
+
+def _refuse_early(lab: Lab) -> None:
+    """Checks all members before anything is trained, those on a base of the lab on its model and tokenizer.
+
+    Raises: UserError.
+    """
+    for member, sections in lab.sections().items():
+        run, where, found = sections.get("base", {}).get("run", ""), f"members.{member}", sections
+        if run.startswith("@"):
+            name = run[1:].replace("{seed}", str(lab.seeds[0]))
+            if name not in lab.bases:
+                mend = f"the lab's bases are {', '.join(lab.bases) or 'none'}"
+                raise UserError(f"no base is called {name!r}", f"{where}: base.run", mend)
+            known = {key: lab.bases[name][key] for key in ("model", "tokenizer", "base") if key in lab.bases[name]}
+            if "model" in known:
+                known["model"] = {key: value for key, value in known["model"].items() if key not in bases.OWN}
+            found = merge(known, {key: value for key, value in sections.items() if key != "base"})
+        experiment = dataclasses.replace(bases.check(found, where), mesh=configs.MeshConfig())
+        for stage in (bases.pretraining(experiment, where), experiment):
+            make_setup(stage, vocabulary_size(stage)) if stage else None
 
 
 def _locate(sections: dict[str, Any], root: Path, seed: int) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             _pretrain(before, folder, say, show)
         with folders.undone_on_failure(folder):
             source, pieces = bases.begins_with(experiment, root), None
-            if source is not None:
+            if source is not None and experiment.data.source not in IMAGES:
                 bases.copy_tokenizer(source, folder)
                 pieces = exchange.load_tokenizer(RunFolder(source))
             data = load_data(experiment, folder.tokenizer, pieces)

@@ -147,11 +147,8 @@ def probabilities(experiment: Experiment, scores: np.ndarray) -> np.ndarray:
     return raised / raised.sum(-1, keepdims=True)
 
 
-def refuse_unlabelled(experiment: Experiment, documents: Documents) -> None:
-    """Raises: UserError where a document has no label, or tags are wanted and there are no units."""
+def refuse_unlabelled(documents: Documents) -> None:
+    """Raises: UserError where a document has no label."""
     for document in documents:
         if document.label is None:
             raise UserError(f"{document.name} has no label", "data", "use a labelled source, or set data.label_key")
-        if (document.units is None) == (experiment.objective.name == "tag"):
-            mend = "tag reads units with a tag each, such as a conll file; the other objectives read texts"
-            raise UserError(f"{experiment.objective.name} cannot learn from {document.name}", "data.source", mend)

@@ -35,6 +35,8 @@ def parse_grid(grid: list[str]) -> dict[str, list[str]]:
         if not key.strip() or not found[key.strip()]:
             raise UserError(f"expected section.key=value,value, got {part!r}", "--grid",
                             "for example --grid optimizer.learning_rate=1e-4,3e-4")  # fmt: skip
+    if "train.seed" in found:
+        raise UserError("every point has the same seeds", "--grid train.seed", "name them with --seeds")
     if not found:
         raise UserError("no key varies", "--grid", "for example --grid optimizer.learning_rate=1e-4,3e-4")
     return found

@@ -81,6 +81,8 @@ def base_hash(frozen: Params) -> str:
 def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """The record and the leaves, both as they were saved."""
     mend = "restore the file from a copy"
+    if path.is_dir():
+        raise UserError("this is a folder", path, "name a saved adapter")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, leaves = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
