@@ -170,6 +170,7 @@ def _refuse_early(lab: Lab) -> None:
             if "model" in known:
                 known["model"] = {key: value for key, value in known["model"].items() if key not in bases.OWN}
             found = merge(known, {key: value for key, value in sections.items() if key != "base"})
+        found = merge(found, {"train": _pace(10**6)} if lab.compute else {})
         experiment = dataclasses.replace(bases.check(found, where), mesh=configs.MeshConfig())
         for stage in (bases.pretraining(experiment, where), experiment):
             make_setup(stage, vocabulary_size(stage)) if stage else None
