@@ -20,3 +20,13 @@ def tune() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and all(mallopt(name, value) for name, value in SETTINGS.items())
+
+
+def trim() -> bool:
+    """Gives what was freed back to the system, which glibc keeps in small pieces; whether it could (Linux with glibc only).
+
+    Compiling leaves hundreds of megabytes of them. A script that compiles several large programs one after the other, and
+    has let the old one go, calls this in between.
+    """
+    found = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    return found is not None and bool(found(0))

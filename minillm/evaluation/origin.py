@@ -89,6 +89,7 @@ def compare_tensor(path: str, left: np.ndarray, right: np.ndarray, aligned: np.n
     return {
         "path": path, "size": left.size, "matrix": matrix, "equal": _equal(left, right), "cosine": cosine(*whole[:2]),
         "difference": _difference(*whole[:2]), "aligned_cosine": cosine(whole[0], whole[2]),
+        "aligned_difference": _difference(whole[0], whole[2]),
         "derived": float(np.mean([c >= DERIVED for c in by_layer])), "kept": restored or rounded, "rounded": rounded,
         "rank": low_rank(left, aligned, axes) if matrix and near and not rounded else None,
     }  # fmt: skip
@@ -102,20 +103,21 @@ def judge(found: Mapping[str, Any]) -> Verdict:
         return Verdict("nothing to compare", "no matrix has the same place and shape in both")
     mean = {
         key: sum(row["size"] * row[key] for row in matrices) / total
-        for key in ("cosine", "difference", "aligned_cosine", "derived")
+        for key in ("cosine", "aligned_cosine", "aligned_difference", "derived")
     }
+    apart = mean["aligned_difference"]
     order = [f"{found['moved']} heads and units stand elsewhere"] if found["moved"] else []
     part = [f"{found['compared']:.1%} of the second's numbers were compared"] if found["compared"] < 0.9995 else []
     say = lambda words, *reasons: Verdict(words, "; ".join([*reasons, *part]))
     if all(row["kept"] for row in found["rows"]):
-        rounded = [f"they differ by {mean['difference']:.1e}, on a coarser grid"] * any(r["rounded"] for r in matrices)
+        rounded = [f"they differ by {apart:.1e}, on a coarser grid"] * any(r["rounded"] for r in matrices)
         words = f"the same weights{', rounded' * bool(rounded)}{', in another order' * bool(order)}"
         return say(words, *(rounded + order or [f"all {len(found['rows'])} shared tensors are equal bit by bit"]))
     changed = [row for row in matrices if not row["kept"]]
     spectrum = found["spectrum"]
-    if changed and spectrum and _same_spectra(spectrum, mean["difference"], mean["aligned_cosine"]):
+    if changed and spectrum and _same_spectra(spectrum, apart, mean["aligned_cosine"]):
         values = f"singular values differ by {spectrum['difference']:.1e}, by chance {spectrum['by_chance']:.1e}"
-        return say("the same weights, in another basis", values, f"the matrices differ by {mean['difference']:.1e}")
+        return say("the same weights, in another basis", values, f"the matrices differ by {apart:.1e}")
     if mean["derived"] >= SOME:
         alike = f"the cosine of {mean['derived']:.0%} of the matrices is at least {DERIVED}, the mean {mean['aligned_cosine']:.3f}"
         words = "fine-tuned from it, or both from one start" if mean["derived"] >= MOST else "partly the same"

@@ -137,7 +137,7 @@ def test_an_identical_copy(original):
     assert all(row["cosine"] == pytest.approx(1.0) and row["difference"] == 0.0 for row in found["rows"])
 
 
-@pytest.mark.parametrize(("steps", "rate"), [(5, 1e-4), (20, 1e-3), (200, 1e-3)])
+@pytest.mark.parametrize(("steps", "rate"), [(5, 1e-6), (5, 1e-4), (20, 1e-3), (200, 1e-3)])
 def test_a_few_and_many_steps_on_another_task(original, steps, rate):
     tuned = plain(train(unflatten(original), steps, rate, 5, 5))
     words, found = judge(original, tuned)
