@@ -173,7 +173,9 @@ def check_shared_mistakes(function: Callable) -> None:
         raise Mistake(f"the share is {share:.4f}, expected {expected:.4f}: keep only what both get wrong, then compare")
     empty = as_array(function(*(array.copy() for array in PERFECT)), (), "the share")
     if not close(empty, 0.0):
-        raise Mistake(f"where nothing is wrong in both, the share should be 0.0, got {float(empty):g}: 0 / 0 is no number")
+        raise Mistake(
+            f"where nothing is wrong in both, the share should be 0.0, got {float(empty):g}: 0 / 0 is no number"
+        )
 
 
 CHECKS = {"stack_kernels": check_stack_kernels, "evidence": check_evidence, "shared_mistakes": check_shared_mistakes}
