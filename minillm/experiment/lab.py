@@ -137,7 +137,6 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
         located = [_locate(sections, root, seed) for seed in lab.seeds]
         paced = merge(located[0], {"train": _pace(10**6)} if lab.compute else {})
         experiment = bases.check(paced, f"members.{member}")
-        make_setup(experiment, vocabulary_size(experiment))  # what cannot run is refused before anything has
         steps = experiment.train.steps if lab.compute is None else _steps(lab.compute, experiment, member)
         say(f"{member}: {steps} steps")
         for seed, sections in zip(lab.seeds, located, strict=True):
