@@ -262,6 +262,17 @@ def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_goes_on_pretraining_a_base_once_per_seed(folder, staged, tmp_path):
+    (tmp_path / "adapted.toml").write_text(based(folder / "reviews.txt", staged[0] / "pretrain") + PRETRAIN)
+    lab = sweeps.plan(tmp_path / "adapted.toml", [], ["train.steps=2,3"], (0, 1)).lab
+    stages = {name: bases.check(sections, name) for name, sections in lab.bases.items()}
+    assert [stage.train.seed for stage in stages.values()] == [0, 1]
+    assert {stage.objective.name for stage in stages.values()} == {"masked"}
+    assert {stage.base.run for stage in stages.values()} == {str(staged[0] / "pretrain")}
+    assert {sections["base"]["run"] for sections in lab.sections().values()} == {"@pretrain-{seed}"}
+    labs._refuse_early(lab)
+
+
 @pytest.mark.parametrize(("grid", "seeds", "words"), [
     (["train.steps"], (0,), "expected section.key=value"), (["train.steps=2,2"], (0,), "two points are called steps-2"),
     (["train.steps=2"], (0, 0), "no seed twice"), (["train.stepz=2"], (0,), "did you mean 'steps'"),

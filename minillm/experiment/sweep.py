@@ -75,5 +75,11 @@ def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], environment=
 
 
 def _before(raw: dict[str, Any], path: Path, seed: int) -> dict[str, Any]:
+    """The stage before as a config of its own; on a base, which brings tokenizer and [model], with what it changes alone."""
     seeded = labs.merge(raw, {"train": {"seed": seed}})
-    return configs.plain(bases.pretraining(bases.check(seeded, str(path))))
+    stage = configs.plain(bases.pretraining(bases.check(seeded, str(path))))
+    if "base" not in raw:
+        return stage
+    model = labs.merge(raw.get("model", {}), raw["pretrain"].get("model", {}))
+    model = {key: value for key, value in model.items() if key not in bases.OWN}
+    return {key: value for key, value in stage.items() if key != "tokenizer"} | {"base": raw["base"], "model": model}
