@@ -234,7 +234,9 @@ def test_adapters_are_saved_and_switched_on_their_own_base_alone(folder, staged,
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    (["model.width=32"], "is .* in the base and .* here"),
+    (["model.width=32"], "the base has 16, got 32"), (["model.heads=4"], "the base has 2, got 4"),
+    (["model.position='rotary'"], "the base has 'learned', got 'rotary'"),
+    (["model.context=24"], "is .* in the base and .* here"),
     (["model.kind='gpt'"], "needs a model that|the base is a bert"),
     (["tokenizer.vocabulary=300"], "the base brings its tokenizer"),
     (["base.run='nowhere'"], "not a run"),
@@ -259,6 +261,12 @@ def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
     ]
     assert all(len(row["macro_f1"]["values"]) == 2 and "low" in row["macro_f1"] for row in table["rows"])
     assert sorted(path.name for path in (tmp_path / "bases").iterdir()) == ["pretrain-0", "pretrain-1"]
+    made = [bases.load(path) for path in sorted((tmp_path / "configs").glob("learning_rate*"))]
+    own = bases.load(folder / "staged.toml").model
+    assert all({**found.model, "tasks": None} == {**own, "tasks": None} for found in made)
+    judged = json.loads((tmp_path / "runs/learning_rate-1e-4-0/summary.json").read_text())
+    assert table["rows"][0]["log_loss"]["values"][0] == judged["validation"]["log_loss"] != judged["test"]["log_loss"]
+    assert not table["baselines"]  # they are judged on the test part
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -25,6 +25,7 @@ from minillm.training import provenance
 PRETRAIN = "pretrain"  # the folder of the stage before, in the run's own
 OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective decides
 TASK_HEADS = ("classify", "tag", "span")  # a task's own: always new
+FREE = (*OWN, "context", "dropout", "dtype", "init_scale", "remat", "scan")  # may differ from the base's
 HEADS = (*TASK_HEADS, "pooler", "masked", "next_sentence")  # may be new
 
 ADDING = ("adapter", "prefix", "prompt")  # tuning methods whose rows do not become weights
@@ -56,6 +57,10 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
         raise UserError(
             f"the base is a {model['kind']}", f"{where}: model.kind", "leave it out, or choose another base"
         )
+    for key, value in own.items() if isinstance(own, dict) else ():
+        if key not in FREE and key in model and model[key] != value:
+            mend = "leave it out: the base's weights were trained with that"
+            raise UserError(f"the base has {model[key]!r}, got {value!r}", f"{where}: model.{key}", mend)
     base = section | {"run": str(root.absolute()), "vocabulary": exchange.read_rows(root)}
     return configs.check(raw | {"base": base, "model": model | own}, where)
 

@@ -220,7 +220,9 @@ def sweep(found: dict, root: Path) -> None:
     keys = list(found["rows"][0]["point"])
     metrics = [key for key in COLUMNS if any(key in row for row in found["rows"])][:3]
     seeds = len(found["rows"][0]["seeds"])
-    drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval over {seeds} seeds", box=box.SIMPLE)
+    drawn = Table(
+        title=f"{found['name']}: mean ± half of the 95 % interval over {seeds} seeds, validation part", box=box.SIMPLE
+    )
     for title in (*(key.rpartition(".")[2] for key in keys), *(COLUMNS[key][0] for key in metrics)):
         drawn.add_column(title, justify="right")
     for row in found["rows"]:

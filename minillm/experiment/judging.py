@@ -15,8 +15,10 @@ from minillm.evaluation import classification, entities, intervals, tagging, tex
 from minillm.experiment import folder as folders
 from minillm.experiment import supervised
 from minillm.experiment.job import Run
-from minillm.experiment.setup import Setup, new_state
+from minillm.experiment.setup import Setup
+from minillm.params import flatten, init_params, unflatten
 from minillm.report.columns import main_metric
+from minillm.tuning.freeze import full
 
 METRICS = {
     "classify": (classification.single_label, np.int64),
@@ -102,12 +104,15 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
     """The model's and the baselines' verdicts on the test part, or on the validation part where there is none.
 
     weights = (trainable, frozen) of the model; base: what it began with, where its frozen features are a baseline too.
-    All answers and details go into evaluation.json; what is returned goes into the summary.
+    Where there is a test part the model has the same metrics on validation, by which settings may be chosen. All answers
+    and details go into evaluation.json; what is returned goes into the summary.
     """
     split = "test" if job.data.documents["test"] else "validation"
     documents = job.data.documents[split]
-    own = model_answers(job.setup, job.experiment, weights, job.data.evaluation(split), documents)
-    answers = {OWN: own} | baseline_answers(job, split, base)
+    asked = lambda part: model_answers(
+        job.setup, job.experiment, weights, job.data.evaluation(part), job.data.documents[part]
+    )
+    answers = {OWN: asked(split)} | baseline_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
     own = verdicts[OWN]
     folders.write_json(job.folder.evaluation, {
@@ -115,7 +120,12 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
         **{name: verdict._asdict() for name, verdict in verdicts.items()},
     })  # fmt: skip
     rows = {name: verdict.metrics for name, verdict in verdicts.items() if name != OWN}
-    validation = held_out if split == "test" else held_out | own.metrics
+    chosen_by = own.metrics
+    if split == "test":
+        part = job.data.documents["validation"]
+        found = measure(job.experiment, part, asked("validation"))(np.ones((1, len(part))))
+        chosen_by = {name: float(value[0]) for name, value in found.items() if name != "undefined"}
+    validation = held_out | chosen_by
     return {"judged": split, "validation": validation, split: validation if split == "validation" else own.metrics,
             "intervals": own.intervals, "baselines": rows,
             "differences": differences(job.experiment, documents, answers, main_metric([own.metrics]))}  # fmt: skip
@@ -146,9 +156,9 @@ def baseline_answers(job: Run, split: str, base: Mapping[str, np.ndarray]) -> di
     fitted = (textual.fit_majority(train, classes), textual.fit_tfidf(train, validation, classes))
     found = {baseline.name: baseline.predict(asked.texts, asked.pairs) for baseline in fitted}
     if base:
-        state, frozen = new_state(job.setup, base)
-        features = supervised.extractor(job.setup)
-        rows = [features(state.trainable, frozen, job.data.evaluation(name)) for name in ("train", split)]
+        features = supervised.extractor(job.setup._replace(tuning=full()))  # the base alone, without what a method adds
+        weights = unflatten(flatten(init_params(job.setup.specs, job.setup.key)) | dict(base))
+        rows = [features(weights, {}, job.data.evaluation(name)) for name in ("train", split)]
         found["frozen features + logistic regression"] = textual.logistic_head(rows[0], train.labels, rows[1], classes)
     return found
 
@@ -184,5 +194,7 @@ def tags_of(experiment: Experiment, batches: list[dict], scores: np.ndarray, doc
     """Scores [rows, length, tags] -> the best tag of each unit of each document, which may be several rows."""
     names = supervised.tag_names(experiment.data.labels)
     carried = np.concatenate([batch["weights"] for batch in batches]) > 0.0
+    if carried.sum() != sum(len(document.units) for document in documents):
+        raise ValueError("the rows carry another number of tags than the documents have units")
     best = iter(scores.argmax(-1)[carried[carried.any(1)]])
     return [[names[next(best)] for _ in document.units] for document in documents]

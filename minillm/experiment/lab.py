@@ -92,11 +92,12 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Lab:
 
 
 def run_lab(
-    lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], None], environment=None
+    lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], None], environment=None, part: str = "judged"
 ) -> dict[str, Any]:
     """Runs what has not run yet, of all members or the named ones; returns and writes the table.
 
-    `environment` is that of the runs, where it is not this process's. Raises: UserError.
+    `environment` is that of the runs, where it is not this process's. `part`: the metrics of the rows are those on the
+    "validation" part, or on the one that the runs are "judged" on. Raises: UserError.
     """
     members = lab.sections()
     chosen = [member for member in members if not only or any(fnmatch.fnmatchcase(member, name) for name in only)]
@@ -124,7 +125,7 @@ def run_lab(
             say(f"Probe {number} of {len(jobs)}: {job.member}, seed {job.seed}")
             folders.write_json(job.run / "probe.json", probe(job.run))
     needed = ("summary.json", "probe.json") if lab.probe else ("summary.json",)
-    table = collect(lab, [job for job in everything if all((job.run / name).exists() for name in needed)])
+    table = collect(lab, [job for job in everything if all((job.run / name).exists() for name in needed)], part)
     folders.write_json(root / "table.json", table)
     write_figure(table, root / "table.png")
     return table
@@ -213,20 +214,21 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return below | above | both
 
 
-def collect(lab: Lab, jobs: list[Job]) -> dict[str, Any]:
+def collect(lab: Lab, jobs: list[Job], part: str = "judged") -> dict[str, Any]:
     """The table: a row per member with mean and deviation over seeds, the baselines by question, and the budget."""
     rows, baselines = [], {}
     for member in dict.fromkeys(job.member for job in jobs):
         runs = [job for job in jobs if job.member == member]
         summaries = [folders.read_json(job.run / "summary.json") for job in runs]
-        row = _row(member, runs, summaries)
+        row = _row(member, runs, summaries, part)
         if lab.tasks:
             row["task"] = next(task for task in lab.tasks for method in lab.methods if member == f"{task}-{method}")
             row["method"] = member.removeprefix(f"{row['task']}-")
         if lab.probe:
             probes = [folders.read_json(job.run / "probe.json") for job in runs]
             row |= {f"probe_{name}": spread([found[name] for found in probes]) for name in probes[0]}
-        for name, found in summaries[0]["baselines"].items():
+        judged = summaries[0].get("judged", "validation")
+        for name, found in summaries[0]["baselines"].items() if part in ("judged", judged) else ():
             baselines.setdefault(row.get("task", row["objective"]), {}).setdefault(name, found)
         rows.append(row)
     for key in ("data_sha256", "tokenizer_sha256") if lab.compute is not None else ():
@@ -235,7 +237,7 @@ def collect(lab: Lab, jobs: list[Job]) -> dict[str, Any]:
     return {"name": lab.name, "compute": lab.compute, "rows": rows, "baselines": baselines}
 
 
-def _row(member: str, runs: list[Job], summaries: list[dict]) -> dict[str, Any]:
+def _row(member: str, runs: list[Job], summaries: list[dict], part: str) -> dict[str, Any]:
     manifest = folders.read_json(runs[0].run / "manifest.json")
     objective = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))["objective"]["name"]
     row = {"member": member, "objective": objective, "seeds": [job.seed for job in runs],
@@ -245,7 +247,8 @@ def _row(member: str, runs: list[Job], summaries: list[dict]) -> dict[str, Any]:
     for name in COSTS:
         values = [summary[name] for summary in summaries if summary.get(name) is not None]
         row |= {name: spread(values)} if values else {}
-    judged = [summary[summary.get("judged", "validation")] for summary in summaries]
+    part = summaries[0].get("judged", "validation") if part == "judged" else part
+    judged = [summary[part] for summary in summaries]
     for name in METRICS:
         if all(name in found for found in judged):
             row[name] = spread([found[name] for found in judged])

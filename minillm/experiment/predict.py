@@ -17,7 +17,7 @@ from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
 from minillm.sections import IMAGES, LABELLED
 
-ROWS = 64  # texts per pass at most
+ROWS = 64  # of them per pass at most
 
 
 def predict(
@@ -75,7 +75,7 @@ def reads_words(opened: Opened) -> bool:
 def answer(opened: Opened, trainable, frozen, documents: Sequence[Document], data: rows.RowDataset) -> Any:
     """What the head says of documents, whose rows are `data`, as `judging.judge` reads it."""
     shards = opened.experiment.mesh.data
-    batches = list(rows.row_evaluation_batches(data, -(-min(len(documents), ROWS) // shards) * shards))
+    batches = list(rows.row_evaluation_batches(data, -(-min(len(data.tokens), ROWS) // shards) * shards))
     return judging.model_answers(opened.setup, opened.experiment, (trainable, frozen), batches, documents)
 
 

@@ -49,6 +49,7 @@ def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ..
     experiment, shared = bases.check(raw, str(path)), {}
     if experiment.pretrain and not any(key.split(".")[0] in BEFORE for key in values):
         shared = {f"pretrain-{seed}": _before(raw, path, seed) for seed in seeds}
+    model = configs.plain(experiment)["model"]  # whole: the base's may be what [pretrain] changes for itself
     for point in itertools.product(*values.values()):
         settings = dict(zip(values, point, strict=True))
         name = "-".join(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
@@ -56,6 +57,7 @@ def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ..
         if shared:
             sections = {key: value for key, value in sections.items() if key not in ("pretrain", "tokenizer")}
             sections["base"] = {"run": "@pretrain-{seed}"}
+            sections["model"] = {key: value for key, value in model.items() if key not in bases.OWN}
         member = re.sub(r"[^\w-]", "_", name)
         if member in members:
             raise UserError(f"two points are called {member}", "--grid", "name each value once")
@@ -65,8 +67,11 @@ def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ..
 
 
 def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], environment=None) -> dict[str, Any]:
-    """Runs what has not run yet; the table has each row's point. Raises: UserError."""
-    table = labs.run_lab(sweep.lab, root, (), say, environment)
+    """Runs what has not run yet; the table has each row's point, judged on the validation part. Raises: UserError.
+
+    A test part stays out: who chooses a point by it has no part left that says how good the choice is.
+    """
+    table = labs.run_lab(sweep.lab, root, (), say, environment, "validation")
     for row in table["rows"]:
         row["point"] = sweep.points[row["member"]]
     folders.write_json(root / "table.json", table)

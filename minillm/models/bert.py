@@ -5,7 +5,7 @@ state of a word depends on both sides of it, and that of the class token on the 
 plus rows of the table; `Config.tasks` says which rows there are. What the paper leaves open (pooler, LayerNorm of the
 embeddings, the masked-LM head's own layer) is as in the authors' code. Deviations: a normal initializer, not a truncated
 one; one dropout rate for attention weights and hidden states (theirs are equal). position = "rotary" makes it a RoFormer
-(Su et al. 2021), which learns from fewer texts who its neighbours are.
+(Su et al. 2021).
 
 batch: tokens [batch, length] | mask [batch, length], False at padding | token_types [batch, length], 0 for A and 1 for B
 (the paper's segment ids; `segments` means packed documents here, as for GPT) | positions [batch, length]
@@ -129,7 +129,7 @@ def positions_of(batch: Batch, length: int) -> Int[Array, "rows length"]:
 
 
 def check_length(length: int, config: Config) -> None:
-    """Raises: ValueError where positions would run out of their table (indexing would clamp them silently)."""
+    """Raises: ValueError for a row longer than the context (indexing the position table would clamp it silently)."""
     if length > config.context:
         raise ValueError(f"a row of {length} tokens is longer than the context of {config.context}")
 

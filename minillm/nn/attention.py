@@ -128,7 +128,8 @@ def with_prefix(
 ) -> tuple[GrownHeads, GrownHeads, GrownMask | None]:
     """Trained keys and values before those of every row, seen by every query; None: nothing is added.
 
-    params: key, value [prefix, attention]. They stand at no position. Li and Liang 2021, section 4.2.
+    params: key, value [prefix, attention]. They stand at no position, which with rotary queries is position 0.
+    Li and Liang 2021, section 4.2.
     """
     if params is None:
         return key, value, mask

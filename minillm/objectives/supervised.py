@@ -1,7 +1,7 @@
 """Learn from labels: one class, several classes, a number, or a class per token.
 
     classify     L = - log softmax(s)_y                                   Devlin et al. 2019, section 4.1
-    multi_label  L = - sum over classes c of  y_c log sigmoid(s_c) + (1 - y_c) log sigmoid(-s_c)
+    multi_label  L = - mean over classes c of  y_c log sigmoid(s_c) + (1 - y_c) log sigmoid(-s_c)
     regression   L = (s - y)^2                                            their STS-B, appendix B.1
     tag          L = - log softmax(s_t)_{y_t}, over the tokens that carry a tag        section 5.3
 

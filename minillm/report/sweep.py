@@ -32,7 +32,7 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
         axis.axhline(found, color=COLOURS[1 + number % 5], linestyle="--", linewidth=1, label=name)
     better = "higher" if metric in HIGHER else "lower"
     axis.set_xlabel(first)
-    axis.set_ylabel(f"{COLUMNS[metric][0]} ({better} is better)")
+    axis.set_ylabel(f"{COLUMNS[metric][0]}, validation part ({better} is better)")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[0]:
