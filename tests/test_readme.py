@@ -73,3 +73,11 @@ def test_a_document_s_program_says_what_was_wrong_with_it(number):
     header = (ROOT / f"configs/documents/d{number}.toml").read_text(encoding="utf8").split("\n\n")[0]
     wrong, _, instead = header.partition(f"Wrong in document {number}:")[2].partition("Here instead:")
     assert min(len(wrong), len(instead)) > 100
+
+
+def test_the_config_that_tunes_a_run_is_valid():
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    raw = tomllib.loads(block)
+    assert raw.pop("base") == {"run": "minilm-bert"}  # its tokenizer and model would have to be fetched
+    found = configs.check(raw, "README.md")
+    assert (found.tuning.method, found.data.labels) == ("lora", ("neg", "pos"))

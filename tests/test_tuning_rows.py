@@ -12,7 +12,7 @@ from minillm import params
 from minillm.errors import UserError
 from minillm.inference.beam import Beam, beam_search
 from minillm.inference.generate import Sampling, generate
-from minillm.models import gpt
+from minillm.models import bert, gpt
 from minillm.models.contract import bind
 from minillm.nn import attention
 from minillm.nn.adapter import adapt
@@ -102,7 +102,8 @@ def test_a_prefix_is_so_many_more_keys_that_all_may_see():
     wanted = naive_attention(project("query"), more("key"), more("value"), mask, scale=4**-0.5).reshape(ROWS, 6, 8)
     wanted = wanted @ np.asarray(layer["output"]["kernel"]) + np.asarray(layer["output"]["bias"])
     visible = attention.padding_mask(jnp.asarray(seen)) & jnp.ones((ROWS, 1, 6, 6), bool)
-    found, captured = case("bert")[0].self_attention(layer | {"prefix": rows}, x, config, visible, None, ("attention",))
+    scope = bert.Scope(jnp.zeros((ROWS, 6), jnp.int32), visible, ("attention",))
+    found, captured = bert.self_attention(layer | {"prefix": rows}, x, config, scope, None)
     np.testing.assert_allclose(found, wanted, **CLOSE)
     np.testing.assert_allclose(captured["attention"].sum(-1), 1.0, rtol=1e-6)
     assert captured["attention"].shape == (ROWS, 2, 6, 9)

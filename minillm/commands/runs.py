@@ -60,7 +60,7 @@ def describe(config: Config, overrides: Set = [], as_json: Json = False) -> None
 def sample(
     run: RunPath,
     prompt: Annotated[
-        list[str], typer.Option(help="Text to continue, or with <mask> where a word is missing; may be repeated")
+        list[str], typer.Option(help="Text to continue, or with `<mask>` where a word is missing; may be repeated")
     ] = [""],  # noqa: B006
     tokens: Annotated[int, typer.Option(min=1, help="New tokens at most")] = 100,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.8,
@@ -70,7 +70,7 @@ def sample(
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """Continue a prompt with a trained run; a BERT or T5 fills in its <mask>, always with what is most likely."""
+    """Continue a prompt with a trained run; a BERT or T5 fills in its gaps, always with what is most likely."""
     prepare()
     from minillm.config import SampleConfig
     from minillm.experiment import reopen

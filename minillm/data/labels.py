@@ -174,7 +174,7 @@ def refuse_missing(documents: Sequence[Document], labels: Sequence[str], where: 
         message = f"no example of the class {missing[0]!r}"
         if len(missing) > 1:
             message = f"no example of the classes {', '.join(map(repr, missing))}"
-        mend = f"leave it out of data.labels, or add examples; there are {name_counts(found)}"
+        mend = f"leave it out of data.labels, or add examples; the data have {name_counts(found)}"
         raise UserError(message, where, mend)
 
 

@@ -131,8 +131,12 @@ def _explain(message: str, vocabulary: int) -> str:
     smallest = re.search(r"smaller than required_chars.*?(\d+) vs (\d+)", message)
     if smallest:
         return f"a vocabulary of {vocabulary} is smaller than this text's {smallest.group(2)} necessary pieces"
+    if "(vocab_size) >= (0)" in message:
+        return f"a vocabulary of {vocabulary} has no room for characters: 256 bytes and the special pieces come first"
     return f"a vocabulary of {vocabulary} does not fit this text: {message.strip()[-160:]}"
 
 
 def _mend(message: str) -> str:
-    return "set a smaller vocabulary" if "value <=" in message else "set another vocabulary"
+    if "value <=" in message:
+        return "set a smaller vocabulary"
+    return "set a larger vocabulary" if "(vocab_size) >= (0)" in message else "set another vocabulary"

@@ -1,6 +1,7 @@
 """The run's folder: what lies where, who may write into it, and what it remembers of its surroundings."""
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import importlib.metadata
@@ -54,6 +55,11 @@ class RunFolder(NamedTuple):
 def existing(root: Path) -> RunFolder:
     """A folder that must hold a run already. Raises: UserError."""
     folder = RunFolder(root)
+    if not root.exists():
+        near = root.parent.iterdir() if root.parent.is_dir() else ()
+        close = difflib.get_close_matches(root.name, [path.name for path in near], 1)
+        mend = f"did you mean {root.parent / close[0]}?" if close else "name the folder that `minillm run` wrote"
+        raise UserError("this is not a run: there is no such folder", str(root), mend)
     if not folder.config.is_file():
         raise UserError(
             "this is not a run (no config.toml in it)", str(root), "name the folder that `minillm run` wrote"

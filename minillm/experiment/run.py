@@ -206,6 +206,9 @@ def _describe(job: Run) -> None:
     job.say(f"Data: {section.source} ({text})" if text else f"Data: {section.source}")
     job.say(f"Model: {job.experiment.model.get('kind', 'gpt')}, {count(job.setup.specs):,} parameters; "
             f"{f'vocabulary {job.data.vocabulary}; ' * bool(job.data.vocabulary)}{job.experiment.train.steps} steps")  # fmt: skip
+    if job.experiment.tuning.method != "full":
+        trained = count(job.setup.tuning.specs(job.setup.specs))
+        job.say(f"Tuning: {job.experiment.tuning.method}, {trained:,} parameters train, head included")
     if cut := job.data.cleaning.get("cut", {}).get("train"):
         longer = f"{cut:,} of {split['train']['documents']:,} training texts are longer than {example_length(job.experiment)} tokens"
         job.say(f"{longer} and lose the rest of them: data.length.")

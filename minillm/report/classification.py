@@ -181,7 +181,7 @@ def _class_table(evaluation: Mapping[str, Any]) -> str:
         compared = f"<td class='number'>{other.get(row['class'], 0.0):.3f}</td>" if baseline else ""
         body += (f"<tr><td class='number'>{number}</td><td>{name}</td><td class='number'>{row['actual']:,}</td>"
                  f"<td class='number'>{row['predicted']:,}</td>{numbers}<td class='number'>{interval}</td>{compared}</tr>")  # fmt: skip
-    titles = ["", "class", "true", "predicted", "precision", "recall", "F1", "95 % interval"]
+    titles = ["no.", "class", "true", "predicted", "precision", "recall", "F1", "95 % interval"]
     titles += [f"F1 of {html.escape(baseline)}"] if baseline else []
     header = "".join(f"<th{'' if title == 'class' else ' class=number'}>{title}</th>" for title in titles)
     return f"<h2>Classes</h2><div class='wide'><table><tr>{header}</tr>{body}</table></div>"
