@@ -79,5 +79,5 @@ def test_the_config_that_tunes_a_run_is_valid():
     (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     raw = tomllib.loads(block)
     assert raw.pop("base") == {"run": "minilm-bert"}  # its tokenizer and model would have to be fetched
-    found = configs.check(raw, "README.md")
+    found = configs.check(raw | {"model": {"kind": "bert"}}, "README.md")
     assert (found.tuning.method, found.data.labels) == ("lora", ("neg", "pos"))
