@@ -48,7 +48,7 @@ class Lab:
     members: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> sections, over the shared ones
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # with `methods`: a member TASK-METHOD for each pair
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    bases: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> a whole config, less what is shared
+    bases: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> a whole config
     compute: float | None = None  # FLOPs of matrix products per run (`describe.product_flops`); None: train.steps
     shared: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -32,8 +32,9 @@ class Budget(NamedTuple):
     steps: int
 
     def after(self, step: Int[Array, ""] | int, kernels: int) -> Int[Array, ""]:
-        """Singular values that stay after `step` updates, of `kernels` kernels: equation 12, the paper's cubic schedule.
+        """Singular values that stay after `step` updates, of `kernels` kernels: equation 12, a cubic schedule.
 
+        As the authors' code has it:
         b(T) + (b(0) - b(T)) (1 - (t - t_i) / (T - t_i - t_f))^3 between the two phases.
         """
         first, last = int(FIRST * self.steps), int(LAST * self.steps)

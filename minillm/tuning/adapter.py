@@ -14,7 +14,8 @@ ATTENTION, FEEDFORWARD = "/output/kernel", "/down/kernel"  # the last product of
 def adapter(size: int, placement: str = "houlsby", heads: Sequence[str] = ()) -> Tuning:
     """x + up(GELU(down(x))) on a sublayer's output, before the residual sum; up begins at zero: nothing changes at first.
 
-    houlsby: after every sublayer, attention and feed-forward (section 2.1; in a decoder also after cross-attention).
+    houlsby: after every sublayer, attention and feed-forward (section 2.1; in a decoder also after cross-attention;
+    deviation: the norms stay frozen, theirs train).
     pfeiffer: after the feed-forward alone (AdapterFusion, section 3.2; deviations: GELU, and no norm is moved).
     Raises: UserError where the model has no such sublayers.
     """
