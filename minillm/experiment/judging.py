@@ -109,9 +109,12 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
     """
     split = "test" if job.data.documents["test"] else "validation"
     documents = job.data.documents[split]
-    asked = lambda part: model_answers(
-        job.setup, job.experiment, weights, job.data.evaluation(part), job.data.documents[part]
-    )
+    score = supervised.scorer(job.setup, job.experiment)  # once, for both parts: it compiles
+
+    def asked(part: str) -> Any:
+        batches = job.data.evaluation(part)
+        return make_answers(job.experiment, batches, score(*weights, batches), job.data.documents[part])
+
     answers = {OWN: asked(split)} | baseline_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
     own = verdicts[OWN]

@@ -59,7 +59,10 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
 
 
 def _tagged_rows(experiment: Experiment, pieces: Any, documents: Documents, length: int, frame: rows.Frame):
-    """Long documents go on in another row; a unit without a piece of its own (a control character) takes its place too."""
+    """Long documents go on in another row; a unit that alone is longer keeps its first tokens.
+
+    A unit without a piece of its own (a control character, say) takes its place too.
+    """
     names, room = {name: number for number, name in enumerate(tag_names(experiment.data.labels))}, length - 2
     units, tags = [], []
     for document in documents:
