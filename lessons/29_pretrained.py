@@ -5,7 +5,7 @@
 #
 # - **You will be able to:** load weights that others trained and prove that they arrived, classify with few labels, tune all of them or few, go on
 #   pretraining on your own texts, say where they are blind, and judge where a model comes from: by its numbers, and by what it says.
-# - **Prerequisites:** 09 (BERT), 20 (LoRA). **Time:** an hour to read; the script takes about 90 s on two cores.
+# - **Prerequisites:** 09 (BERT), 20 (LoRA). **Time:** an hour to read; the script takes about 75 s on two cores.
 # - **Expected:** right, with 16 labels per class: TF-IDF 0.42, features 0.79, tuned 0.81, LoRA 0.80, from scratch 0.26; means of 3 or 5 draws.
 # ## The question
 # Document 4 asks of new models whether they are originals, or a known one in another shell (4.1). First the craft: weights are published so that
