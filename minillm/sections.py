@@ -200,7 +200,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 16  # examples per update
-    shards: int = 1  # parts of the batch whose gradients are added in fixed order (gradient accumulation)
+    shards: int = 1  # a power of two: parts of the batch that are added in fixed order, on one device or on many
     seed: int = 0
     log_every: int = 10
     evaluate_every: int = 100
@@ -224,6 +224,8 @@ class TrainConfig:
             raise ValueError("patience needs keep_best = true: early stopping goes back to the best checkpoint")
         if self.batch_size % self.shards:
             raise ValueError(f"shards must divide batch_size: {self.batch_size} % {self.shards} is not 0")
+        if self.shards & (self.shards - 1):
+            raise ValueError(f"shards must be a power of two, got {self.shards}")
 
 
 @dataclass(frozen=True)

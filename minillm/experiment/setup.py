@@ -49,18 +49,15 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
     module, config = tuning.wrap_module(module, config)
     _refuse_long_examples(experiment, getattr(config, "context", 1))
-    if (train.batch_size // train.shards) % experiment.mesh.data:
-        raise UserError(
-            f"batch_size / shards = {train.batch_size // train.shards} examples cannot be split over {experiment.mesh.data}",
-            "train.batch_size, mesh.data",
-            "make the batch a multiple of shards * mesh.data",
-        )
+    parts = "shards" if train.shards > 1 else "batch_size"
+    if (count := getattr(train, parts)) % experiment.mesh.data:
+        message = f"{parts} = {count} cannot be split over mesh.data = {experiment.mesh.data} devices"
+        raise UserError(message, f"train.{parts}, mesh.data", f"make {parts} a multiple of mesh.data")
     objective, coefficients = make_objective(experiment)
     trainable_specs = tuning.specs(specs)
     optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
     batch = sharding.batch_sharding(mesh)
-    constrain = lambda part: jax.lax.with_sharding_constraint(part, batch)
-    gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, constrain)
+    gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, mesh)
     born = functools.partial(_born, specs, tuning, optimizer, carry)
     places = sharding.param_shardings(specs | trainable_specs, sharding.RULES[experiment.mesh.rules], mesh)
     shardings = state_shardings(born, places, mesh)
@@ -72,7 +69,7 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
         donate_argnums=0,
     )
     eval_step = jax.jit(
-        make_eval_step(OBJECTIVES[experiment.objective.name], model, tuning),
+        make_eval_step(OBJECTIVES[experiment.objective.name], model, tuning, train.shards, mesh),
         in_shardings=(shardings[0].trainable, shardings[1], batch, batch),
         out_shardings=(copies, batch),
     )

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from minillm.models.contract import Model
 from minillm.objectives.contract import Objective, Sums, total_loss
+from minillm.training.parts import over_parts
 from minillm.training.state import State
 from minillm.tuning.contract import Tuning
 
@@ -36,28 +38,27 @@ def make_gradient(objective: Objective, model: Model, tuning: Tuning, coefficien
     return gradient
 
 
-def accumulate(gradient: Callable, shards: int, constrain: Callable = lambda batch: batch) -> Callable:
-    """The same gradient as a sum over `shards` equal parts of the batch, always added in the order 0, 1, 2, ...
+def accumulate(gradient: Callable, shards: int, mesh: Mesh | None = None) -> Callable:
+    """The same gradient as a sum over `shards` equal parts of the batch, added in a fixed order: see `parts.py`.
 
     The denominators of all parts are added first, so that the sum equals the full batch's gradient whatever the
-    padding. `constrain` places each part on the mesh. Memory for activations falls by `shards`.
+    padding. Memory for activations falls by `shards`.
     """
     if shards == 1:
         return gradient
 
+    def one(part, weights, trainable, frozen, extra, key):
+        gradients, sums = gradient(trainable, frozen, extra, part, key, weights)
+        return gradients, sums._replace(extra=None)
+
+    def only_weights(part, trainable, frozen, extra, key):
+        return gradient.weights(trainable, frozen, extra, part, key)
+
     def accumulated(trainable, frozen, extra, batch, key, weights=None):
-        parts = jax.tree.map(lambda leaf: leaf.reshape(shards, leaf.shape[0] // shards, *leaf.shape[1:]), batch)
+        others = (trainable, frozen, extra, key)
         if weights is None:
-            each = jax.lax.map(lambda part: gradient.weights(trainable, frozen, extra, part, key), parts)
-            weights = jax.tree.map(lambda leaf: leaf.sum(0), each)
-
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(trainable, frozen, extra, constrain(part), key, weights)), None
-
-        first = jax.tree.map(lambda leaf: leaf[0], parts)
-        shapes = jax.eval_shape(gradient, trainable, frozen, extra, first, key, weights)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (gradients, sums), _ = jax.lax.scan(add, zeros, parts)
+            weights = over_parts(only_weights, shards, mesh)(batch, *others)
+        gradients, sums = over_parts(one, shards, mesh)(batch, weights, *others)
         return gradients, sums._replace(extra=extra)
 
     return accumulated
@@ -106,11 +107,13 @@ def init_state(trainable, extra, optimizer: optax.GradientTransformation) -> Sta
     return State(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable), extra)
 
 
-def make_eval_step(objective: Objective, model: Model, tuning: Tuning) -> Callable:
+def make_eval_step(
+    objective: Objective, model: Model, tuning: Tuning, shards: int = 1, mesh: Mesh | None = None
+) -> Callable:
     """eval_step(trainable, frozen, batch, extra) -> ({name: (sum, weight)}, extra); no dropout.
 
     The names are the metrics', and "term/NAME" for every term of the loss. `extra` is a carry where rows go on from batch
-    to batch, else empty.
+    to batch, else empty. With `shards`, the sums are added as those of the training step.
     """
     model = tuning.wrap(model)
 
@@ -119,4 +122,8 @@ def make_eval_step(objective: Objective, model: Model, tuning: Tuning) -> Callab
         terms = {f"term/{name}": (value, sums.weights[name]) for name, value in sums.sums.items()}
         return dict(sums.metrics) | terms, sums.extra
 
-    return eval_step
+    if shards == 1:
+        return eval_step
+    only_sums = lambda part, trainable, frozen, extra: eval_step(trainable, frozen, part, extra)[0]
+    summed = over_parts(only_sums, shards, mesh)
+    return lambda trainable, frozen, batch, extra: (summed(batch, trainable, frozen, extra), extra)
