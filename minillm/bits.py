@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from minillm.errors import UserError
 
@@ -33,7 +34,12 @@ def leaf_folder(path: str) -> str:
 
 
 def host_array(leaf: Any) -> np.ndarray:
-    """A copy of the leaf in the host's memory: a view would share the buffer that the next step is given to reuse."""
+    """A copy of the leaf in the host's memory: a view would share the buffer that the next step is given to reuse.
+
+    A leaf that lies on several hosts is gathered, for which all their processes must ask at once.
+    """
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
     return np.array(leaf, order="C", copy=True)
 
 

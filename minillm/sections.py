@@ -237,10 +237,22 @@ class MeshConfig:
     data: int = 1
     model: int = 1
     rules: Literal["data", "fsdp"] = "data"
+    distributed: bool = False  # several processes; see `hosts.py`
+    coordinator: str | None = None  # HOST:PORT of the first process; None: jax finds it (SLURM, TPU pods, ...)
+    processes: int | None = None  # how many
+    process: int | None = None  # which of them this is, from 0
+    lost_after: int = 60  # seconds without a sign of life until a process counts as lost and the others end
 
     def __post_init__(self):
         if self.data < 1 or self.model < 1:
             raise ValueError(f"data and model must be at least 1, got {self.data} and {self.model}")
+        told = (self.coordinator, self.processes, self.process)
+        if not self.distributed and told != (None, None, None):
+            raise ValueError("coordinator, processes and process belong to distributed = true")
+        if None in told and told != (None, None, None):
+            raise ValueError("coordinator, processes and process come together, or none of them")
+        if self.lost_after < 1:
+            raise ValueError(f"lost_after must be at least 1 second, got {self.lost_after}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from minillm.commands import watched
 from minillm.commands.shared import INTERRUPTS, SAID, Config, Json, RunPath, Set, app, output, prepare
 from minillm.errors import UserError
 
@@ -21,15 +22,18 @@ def run(
 ) -> None:
     """Train, evaluate, sample and report, as the config says."""
     prepare()
+    from minillm import hosts
     from minillm.experiment import base, display
     from minillm.experiment import run as runs
 
     experiment = base.load(config, overrides)
     root = out or Path("runs") / experiment.name
+    if experiment.mesh.distributed and not watched.watched():
+        raise SystemExit(watched.watch(root, experiment.mesh.lost_after))
     try:
         if INTERRUPTS:
             raise KeyboardInterrupt
-        with display.watch(experiment.train.steps, quiet=as_json) as (say, show):
+        with hosts.one_of_several(), display.watch(experiment.train.steps, quiet=as_json) as (say, show):
             summary = runs.run(experiment, root, resume, say, show)
     except (runs.Stopped, BrokenPipeError) as stopped:
         settings = [part for override in overrides for part in ("--set", override)]
@@ -42,7 +46,8 @@ def run(
         if broken:
             raise  # the command line's library ends quietly, with code 1
         raise SystemExit(128 + stopped.signal_number) from None
-    output(summary, as_json, lambda: display.summary(summary, root))
+    if hosts.writes():
+        output(summary, as_json, lambda: display.summary(summary, root))
 
 
 @app.command(epilog="Example: `minillm describe configs/quickstart.toml --set mesh.data=4`")

@@ -9,6 +9,8 @@ import numpy as np
 from minillm.data.packing import pack
 from minillm.errors import UserError
 
+ALL = slice(None)  # rows
+
 
 class TokenDataset(NamedTuple):
     """Training text as one stream of ids, or as packed rows; `tokens` is [n] or [rows, length + 1]."""
@@ -65,19 +67,21 @@ def _example(dataset: TokenDataset, seed: int, number: int) -> tuple[np.ndarray,
     return (dataset.tokens.take(np.arange(start, start + dataset.length + 1), mode="wrap"),)
 
 
-def batch_at(dataset: TokenDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+def batch_at(dataset: TokenDataset, seed: int, step: int, batch_size: int, rows: slice = ALL) -> dict[str, np.ndarray]:
     """The batch of a step: tokens, targets [batch, length] int32, weights float32, index [batch] int32.
 
     Each epoch goes over the text once, in an order of its own, less a rest shorter than one example. Packed batches also
-    have segments and positions, and weight 0 where the next token belongs to another document.
+    have segments and positions, and weight 0 where the next token belongs to another document. `rows` are those that
+    are wanted; the others are not read.
     """
-    rows = [_example(dataset, seed, step * batch_size + place) for place in range(batch_size)]
+    places = np.arange(batch_size, dtype=np.int32)[rows]
+    rows = [_example(dataset, seed, step * batch_size + int(place)) for place in places]
     ids = np.stack([row[0] for row in rows])
     batch = {
         "tokens": ids[:, :-1],
         "targets": ids[:, 1:],
-        "weights": np.ones((batch_size, dataset.length), np.float32),
-        "index": np.arange(batch_size, dtype=np.int32),
+        "weights": np.ones((len(places), dataset.length), np.float32),
+        "index": places,
     }
     if dataset.segments is not None:
         segments, positions = (np.stack([row[place] for row in rows]) for place in (1, 2))

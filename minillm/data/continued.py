@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillm.data.batches import refuse_short_text
+from minillm.data.batches import ALL, refuse_short_text
 
 
 class Ring(NamedTuple):
@@ -30,15 +30,17 @@ def make_ring(documents: Sequence[np.ndarray], length: int, seed: int) -> Ring:
     return Ring(*_join([documents[number] for number in order]), length)
 
 
-def continued_batch_at(ring: Ring, step: int, batch_size: int) -> dict[str, np.ndarray]:
+def continued_batch_at(ring: Ring, step: int, batch_size: int, rows: slice = ALL) -> dict[str, np.ndarray]:
     """The batch of a step: tokens, targets [batch, length] int32, weights float32, reset bool, index [batch] int32.
 
-    Weight 0 stands where the next token begins another document, which the text before does not foretell.
+    Weight 0 stands where the next token begins another document, which the text before does not foretell. `rows` are
+    those that are wanted; the others are not read.
     """
-    count = len(ring.tokens)
-    begins = np.arange(batch_size) * count // batch_size + step * ring.length
+    count, numbers = len(ring.tokens), np.arange(batch_size)[rows]
+    begins = numbers * count // batch_size + step * ring.length
     places = begins[:, None] + np.arange(ring.length + 1)
-    return _batch(ring.tokens.take(places, mode="wrap"), ring.starts.take(places, mode="wrap"))
+    batch = _batch(ring.tokens.take(places, mode="wrap"), ring.starts.take(places, mode="wrap"))
+    return batch | {"index": numbers.astype(np.int32)}
 
 
 def continued_evaluation(documents: Sequence[np.ndarray], length: int, batch_size: int) -> list[dict[str, np.ndarray]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillm.data.batches import epoch_order
+from minillm.data.batches import ALL, epoch_order
 
 Ids = Sequence[int]
 
@@ -118,15 +118,18 @@ def to_the_right(dataset: RowDataset) -> RowDataset:
     )  # fmt: skip
 
 
-def row_batch_at(dataset: RowDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+def row_batch_at(
+    dataset: RowDataset, seed: int, step: int, batch_size: int, rows: slice = ALL
+) -> dict[str, np.ndarray]:
     """The batch of a step: the rows' fields, weights float32 and index int32.
 
-    Each epoch goes over the rows once, in an order of its own; an epoch's last batch goes on into the next.
+    Each epoch goes over the rows once, in an order of its own; an epoch's last batch goes on into the next. `rows` are
+    those of the batch that are wanted; the others are not read.
     """
-    count = len(dataset.tokens)
-    numbers = [divmod(step * batch_size + place, count) for place in range(batch_size)]
-    rows = np.array([epoch_order(count, seed, epoch)[place] for epoch, place in numbers])
-    return _batch(dataset, rows, np.ones(batch_size, bool))
+    count, places = len(dataset.tokens), np.arange(batch_size, dtype=np.int32)[rows]
+    numbers = [divmod(step * batch_size + int(place), count) for place in places]
+    found = np.array([epoch_order(count, seed, epoch)[place] for epoch, place in numbers])
+    return _batch(dataset, found, np.ones(len(found), bool)) | {"index": places}
 
 
 def row_evaluation_batches(dataset: RowDataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:

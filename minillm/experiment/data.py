@@ -31,6 +31,13 @@ class Data(NamedTuple):
     cleaning: dict
     sha256: str
     documents: Mapping[str, Sequence[Document]] = {}  # split -> labelled documents; never written
+    rows: Callable[[int, slice], dict] | None = None  # see `Reading`
+
+    def batch_rows(self, step: int, rows: slice) -> dict:
+        """Some rows of a batch. Where noise is drawn for a whole batch at once, the whole is made, then cut."""
+        if self.rows is not None:
+            return self.rows(step, rows)
+        return {name: leaf[rows] for name, leaf in self.batch(step).items()}
 
 
 def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
@@ -94,7 +101,7 @@ def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict,
     digest = _hash(texts | {"labels": [repr((d.label, d.pair)) for part in documents.values() for d in part]})
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     evaluation = _refusing_empty(texts, reading.evaluation)
-    return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents)
+    return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents, reading.rows)
 
 
 def _refusing_empty(parts: dict[str, list], evaluation: Callable[[str], list[dict]]) -> Callable[[str], list[dict]]:
@@ -117,7 +124,7 @@ def _text(experiment: Experiment, pieces: Any, texts: dict[str, list[str]], clea
     parts = {name: examples.Text(tokens[name], sentences[name]) for name in texts}
     reading = examples.make_reading(experiment, parts, examples.text_ids(experiment, vocabulary, pieces))
     evaluation = _refusing_empty(tokens, reading.evaluation)
-    return Data(vocabulary, pieces, reading.batch, evaluation, texts, tokens, cleaning, _hash(texts))
+    return Data(vocabulary, pieces, reading.batch, evaluation, texts, tokens, cleaning, _hash(texts), rows=reading.rows)
 
 
 def _sentences(experiment: Experiment, pieces: tokenizer.Tokenizer, texts: list[str]) -> list[list[np.ndarray]]:
@@ -141,12 +148,12 @@ def _refuse_unknown(pieces: tokenizer.Tokenizer, texts: dict, tokens: dict) -> N
 def _synthetic(experiment: Experiment) -> Data:
     section, reading = experiment.data, examples.synthetic_reading(experiment)
     digest = hashlib.sha256(f"{section.source} {section.copy_length} {section.symbols}".encode()).hexdigest()
-    return Data(vocabulary_size(experiment), None, *reading, {}, {}, {}, digest)
+    return Data(vocabulary_size(experiment), None, reading.batch, reading.evaluation, {}, {}, {}, digest)
 
 
 def _images(experiment: Experiment) -> Data:
-    whole = images.digits()
-    return Data(0, None, *examples.image_reading(experiment), {}, {}, {}, hash_arrays(whole._asdict()))
+    whole, reading = images.digits(), examples.image_reading(experiment)
+    return Data(0, None, reading.batch, reading.evaluation, {}, {}, {}, hash_arrays(whole._asdict()))
 
 
 def _limit(documents: list, characters: int) -> list:

@@ -32,6 +32,7 @@ class Reading(NamedTuple):
 
     batch: Callable[[int], dict]
     evaluation: Callable[[str], list[dict]]
+    rows: Callable[[int, slice], dict] | None = None  # (step, rows) -> those alone; None: they cannot be made alone
 
 
 def extra_ids(experiment: Experiment) -> int:
@@ -172,14 +173,16 @@ def _causal(experiment: Experiment, texts: dict[str, Text]) -> Reading:
         documents = texts[split].documents
         return list(batches.evaluation_batches(documents, length, train.batch_size, max(length // 2, 1)))
 
-    return Reading(functools.partial(batches.batch_at, dataset, train.seed, batch_size=train.batch_size), evaluation)
+    batch = functools.partial(batches.batch_at, dataset, train.seed, batch_size=train.batch_size)
+    return Reading(batch, evaluation, lambda step, rows: batch(step, rows=rows))
 
 
 def _continued(experiment: Experiment, texts: dict[str, Text]) -> Reading:
     train, length = experiment.train, example_length(experiment)
     ring = continued.make_ring(texts["train"].documents, length, train.seed)
     evaluation = lambda split: continued.continued_evaluation(texts[split].documents, length, train.batch_size)
-    return Reading(functools.partial(continued.continued_batch_at, ring, batch_size=train.batch_size), evaluation)
+    batch = functools.partial(continued.continued_batch_at, ring, batch_size=train.batch_size)
+    return Reading(batch, evaluation, lambda step, rows: batch(step, rows=rows))
 
 
 def _spans(experiment: Experiment, texts: dict[str, Text], settings: spans.Spans) -> Reading:

@@ -1,7 +1,10 @@
 """What can be asked of a finished (or stopped) run: sample, evaluate, compare."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from minillm import config as configs
 from minillm.data import tokenizer
@@ -28,11 +31,19 @@ def open_run(root: Path) -> Opened:
     """Raises: UserError where it is no run, or where its tokenizer is missing, damaged or another's."""
     folder = folders.existing(root)
     exchange.refuse_silent(folder)
-    experiment = configs.load(folder.config)
+    experiment = _on_this_machine(configs.load(folder.config))
     if experiment.data.source in SYNTHETIC + IMAGES:
         return Opened(folder, experiment, None, make_setup(experiment, vocabulary_size(experiment)))
     pieces = exchange.load_tokenizer(folder)
     return Opened(folder, experiment, pieces, make_setup(experiment, vocabulary_size(experiment, pieces.vocabulary)))
+
+
+def _on_this_machine(experiment: configs.Experiment) -> configs.Experiment:
+    """With one device, where this process has fewer than the run had: to read what was trained needs no more."""
+    mesh = experiment.mesh
+    if mesh.data * mesh.model <= jax.local_device_count():
+        return experiment
+    return dataclasses.replace(experiment, mesh=configs.MeshConfig())
 
 
 def read_data(opened: Opened) -> Data:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from minillm import hosts
 from minillm.config import Experiment, SampleConfig
 from minillm.data import images
 from minillm.data.tokenizer import EOS
@@ -29,7 +30,7 @@ def evaluate(setup: Setup, experiment: Experiment, trainable, frozen, batches: l
     totals: dict[str, np.ndarray] = {}
     extra = setup.fresh_carry()
     for batch in batches:
-        batch = jax.device_put(batch, setup.shardings[2])
+        batch = hosts.place(batch, setup.shardings[2])
         found, extra = setup.eval_step(trainable, frozen, batch, extra)
         for name, pair in found.items():
             totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)

@@ -5,6 +5,7 @@ the restored step always leaves exactly the lines of the straight run.
 """
 
 import contextlib
+import dataclasses
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -14,15 +15,17 @@ from typing import Any
 import jax
 
 from minillm import config as configs
-from minillm.bits import sync
+from minillm import hosts
+from minillm.bits import host_array
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import exchange, results
+from minillm.experiment import exchange
 from minillm.experiment import folder as folders
 from minillm.experiment.data import load_data, vocabulary_size
 from minillm.experiment.examples import example_length
 from minillm.experiment.finish import check_prompts, finish
 from minillm.experiment.folder import RunFolder
+from minillm.experiment.hooks import make_hooks, speedometer
 from minillm.experiment.job import Run
 from minillm.experiment.saved import restore
 from minillm.experiment.setup import make_setup, new_state
@@ -43,25 +46,43 @@ class Stopped(Exception):
 def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
     before = bases.pretraining(experiment)
+    hosts.join(experiment.mesh)
     for stage in (before, experiment):  # what can be refused, before the disk is touched
         make_setup(stage, vocabulary_size(stage)) if stage else None
-    with folders.writing(root, experiment, resume) as folder:
+    writes = hosts.writes()
+    if not writes:
+        say = show = lambda *news: None
+    with folders.writing(root, experiment, resume) if writes else contextlib.nullcontext(RunFolder(root)) as folder:
         if before is not None:
             _pretrain(before, folder, say, show)
-        with folders.undone_on_failure(folder):
+        with folders.undone_on_failure(folder) if writes else hosts.after("the first process has prepared the folder"):
             source, pieces = bases.begins_with(experiment, root), None
             if source is not None and experiment.data.source not in IMAGES:
-                bases.copy_tokenizer(source, folder)
+                bases.copy_tokenizer(source, folder) if writes else None
                 pieces = exchange.load_tokenizer(RunFolder(source))
             data = load_data(experiment, folder.tokenizer, pieces)
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
             check_prompts(job)
             _describe(job)
             base = bases.read(experiment, root, job.setup.specs)
-            _write_manifest(job, base.about)
+            if writes:
+                _write_manifest(job, base.about)
+                hosts.wait("the first process has prepared the folder")
             state, frozen, progress = restore_or_start(job, resume, base)
         state, progress = _train(job, state, frozen, progress)
+        if not writes:
+            return {}
+        job, state, frozen = _alone(job, state, frozen)
         return finish(job, state, frozen, progress, base.arrays)
+
+
+def _alone(job: Run, state: State, frozen) -> tuple[Run, State, Any]:
+    """Of several processes the one that judges: what was trained, from the last checkpoint, on its first device."""
+    if jax.process_count() == 1:
+        return job, state, frozen
+    setup = make_setup(dataclasses.replace(job.experiment, mesh=configs.MeshConfig()), job.data.vocabulary)
+    state, frozen, _ = restore(job.folder, setup, int(state.step))
+    return job._replace(setup=setup), state, frozen
 
 
 def _pretrain(experiment: configs.Experiment, folder: RunFolder, say: Callable, show: Callable) -> None:
@@ -86,10 +107,13 @@ def restore_or_start(job: Run, resume: bool, base: bases.Base) -> tuple[State, A
         if resume:
             job.say(f"Nothing to resume in {job.folder.root}: starting at step 1.")
         if jax.tree.leaves(frozen):
-            checkpoint.save(job.folder.frozen, 0, frozen, {})
+            frozen_copy = jax.tree.map(host_array, frozen)  # by all of several processes: it may lie on all of them
+            checkpoint.save(job.folder.frozen, 0, frozen_copy, {}) if hosts.writes() else None
     else:
         state, frozen, progress = restore(job.folder, job.setup, step)
         job.say(f"Resuming after step {step}.")
+    if not hosts.writes():
+        return state, frozen, progress
     lines = provenance.cut(job.folder.provenance, step or 0)
     if (len(lines), provenance.last_chain(lines)) != (step or 0, progress.chain):
         raise UserError(
@@ -108,69 +132,14 @@ def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[Sta
         train.hash_every, train.patience, train.keep_best,
     )  # fmt: skip
     with _signals() as caught:
-        hooks = _hooks(job, frozen, speedometer(job, int(state.step), progress.seconds), lambda: bool(caught))
+        speed = speedometer(job, int(state.step), progress.seconds)
+        hooks = make_hooks(job, frozen, progress.chain, speed, lambda: bool(caught))
         arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
         state, progress, ended = loop.fit(*arguments)
     if not ended:
-        raise Stopped(int(state.step), caught[0], job.folder.root)
+        told = caught or [signal.SIGTERM]  # by another process
+        raise Stopped(int(state.step), told[0], job.folder.root)
     return state, progress
-
-
-def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], dict]:
-    """(step, seconds) -> tokens (or images) per second and seconds left, measured since the line before.
-
-    The first line of a session has no speed: its step was compiled meanwhile.
-    """
-    tokens, steps = job.experiment.train.batch_size * example_length(job.experiment), job.experiment.train.steps
-    last = {"step": step, "seconds": seconds, "warm": False}
-    unit = "images_per_second" if job.experiment.data.source in IMAGES else "tokens_per_second"
-
-    def read(step: int, seconds: float) -> dict:
-        pace = (seconds - last["seconds"]) / (step - last["step"])
-        found = (
-            {unit: tokens / pace, "step_seconds": pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
-        )
-        last.update(step=step, seconds=seconds, warm=True)
-        return {"time": seconds} | found
-
-    return read
-
-
-def _hooks(job: Run, frozen, speed: Callable[[int, float], dict], stopping: Callable[[], bool]) -> loop.Hooks:
-    train, folder, setup = job.experiment.train, job.folder, job.setup
-    key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
-    validation = job.data.evaluation("validation")[: train.evaluate_batches]
-    chain = {"last": provenance.last_chain(provenance.read(folder.provenance) if folder.provenance.exists() else [])}
-
-    def log(step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
-        hashes = None if state is None else checkpoint.leaf_hashes(state.trainable)
-        line = provenance.record(chain["last"], step, provenance.hash_arrays(batch), key_hash, metrics["loss"], hashes)
-        with folders.system_errors(folder.provenance):
-            provenance.append(folder.provenance, line)
-        chain["last"] = line["chain"]
-        if step % train.log_every == 0 or step in (1, train.steps):
-            line = {"step": step, **metrics, "learning_rate": float(setup.schedule(step - 1)), **speed(step, seconds)}
-            folders.append_line(folder.metrics, line)
-            job.show(step, line)
-
-    def evaluate(step: int, state: State) -> float:
-        found = results.evaluate(setup, job.experiment, state.trainable, frozen, validation)
-        held_out = results.held_out(found, job.experiment, job.data, "validation")
-        if train.evaluate_batches is not None:
-            held_out.pop("bits_per_character", None)  # a part of the text's bits over all of its characters
-        line = {f"validation_{name}": value for name, value in held_out.items()}
-        folders.append_line(folder.metrics, {"step": step, **line})
-        job.show(step, line)
-        return held_out["loss"]
-
-    def save(state: State, progress: loop.Progress) -> None:
-        step = int(state.step)
-        sync(folder.provenance)  # the lines before the checkpoint that counts on them
-        checkpoint.save(folder.checkpoints, step, state, progress._replace(chain=chain["last"])._asdict())
-        checkpoint.prune(folder.checkpoints, train.keep_last, [progress.best_step] if train.keep_best else [])
-
-    place = lambda batch: jax.device_put(batch, setup.shardings[2])
-    return loop.Hooks(job.data.batch, place, log, evaluate, save, stopping)
 
 
 def _write_manifest(job: Run, base: dict[str, Any]) -> None:

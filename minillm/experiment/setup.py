@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minillm import params, sharding
+from minillm import hosts, params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
 from minillm.experiment.examples import example_length, row_lengths
@@ -57,13 +57,18 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     trainable_specs = tuning.specs(specs)
     optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
     batch = sharding.batch_sharding(mesh)
+    if jax.process_count() > 1 and train.shards == 1:
+        raise UserError(
+            "several processes share a batch by its shards, got 1", "train.shards", "set it to mesh.data or more"
+        )
     gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, mesh)
     born = functools.partial(_born, specs, tuning, optimizer, carry)
     places = sharding.param_shardings(specs | trainable_specs, sharding.RULES[experiment.mesh.rules], mesh)
     shardings = state_shardings(born, places, mesh)
     copies = sharding.replicated(mesh)
+    train_step = make_train_step(gradient, optimizer, tuning, coefficients)
     train_step = jax.jit(
-        make_train_step(gradient, optimizer, tuning, coefficients),
+        train_step if jax.process_count() == 1 else hosts.noted(train_step),
         in_shardings=(*shardings, batch, copies),
         out_shardings=(shardings[0], copies),
         donate_argnums=0,

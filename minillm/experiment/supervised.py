@@ -4,6 +4,7 @@ How a document's label becomes numbers depends on the objective: a class's place
 number itself, or a tag per unit (O, then B- and I- of each entity type).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -78,13 +79,12 @@ def labelled_reading(experiment: Experiment, parts: Mapping[str, rows.RowDataset
     """The batches of labelled rows, by split."""
     train = experiment.train
 
-    def batch(step: int) -> dict:
-        return rows.row_batch_at(parts["train"], train.seed, step, train.batch_size)
+    batch = functools.partial(rows.row_batch_at, parts["train"], train.seed, batch_size=train.batch_size)
 
     def evaluation(split: str) -> list[dict]:
         return list(rows.row_evaluation_batches(parts[split], train.batch_size))
 
-    return Reading(batch, evaluation)
+    return Reading(batch, evaluation, lambda step, rows: batch(step, rows=rows))
 
 
 def made_up_rows(experiment: Experiment) -> dict:

@@ -95,7 +95,7 @@ def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[t
         state, metrics = setup.train_step(state, frozen, jax.device_put(batch, setup.shardings[2]), setup.key)
         hashes = checkpoint.leaf_hashes(state.trainable) if "parameters" in line else None
         key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
-        batch_hash = provenance.hash_arrays(batch)
+        batch_hash = provenance.hash_batch(batch, opened.experiment.train.shards)
         replayed = provenance.record(chain, line["step"], batch_hash, key_hash, float(metrics["loss"]), hashes)
         chain = replayed["chain"]
         yield line, state, replayed

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minillm.errors import UserError
 from minillm.training.provenance import START
 from minillm.training.state import State
@@ -91,7 +93,8 @@ def judge(progress: Progress, step: int, loss: float, patience: int | None) -> P
 
 
 def _read(hooks: Hooks, step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
-    metrics = {name: float(value) for name, value in metrics.items()}  # waits for the device
+    metrics = {name: np.asarray(value) for name, value in metrics.items()}  # waits for the device
+    metrics = {name: value if value.ndim else float(value) for name, value in metrics.items()}
     for name in ("loss", "gradient_norm"):
         refuse_non_finite(f"the {name.replace('_', ' ')}", metrics.get(name, 0.0), step)
     hooks.log(step, batch, metrics, seconds, state)

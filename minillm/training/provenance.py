@@ -26,6 +26,8 @@ __all__ = [
     "cut_metrics",
     "first_difference",
     "hash_arrays",
+    "hash_batch",
+    "hash_shards",
     "key_bits",
     "last_chain",
     "leaf_hashes",
@@ -55,6 +57,21 @@ def hash_arrays(arrays: Mapping[str, Any]) -> str:
         digest.update(f"{name!r} {array.dtype.name} {array.shape}\n".encode())
         digest.update(byte_view(array))
     return digest.hexdigest()[:16]
+
+
+def hash_shards(batch: Mapping[str, Any], shards: int) -> np.ndarray:
+    """[shards, 2] uint32: the hash of each of `shards` equal parts of a batch's rows, by whoever has them."""
+    parts = [
+        hash_arrays({name: leaf[number * len(leaf) // shards : (number + 1) * len(leaf) // shards]
+                     for name, leaf in batch.items()})
+        for number in range(shards)
+    ]  # fmt: skip
+    return np.array([[int(part[:8], 16), int(part[8:], 16)] for part in parts], np.uint32)
+
+
+def hash_batch(batch: Mapping[str, Any], shards: int) -> str:
+    """A batch's hash; with virtual shards that of its shards' hashes, which several processes can make together."""
+    return hash_arrays(batch if shards == 1 else {"shards": hash_shards(batch, shards)})
 
 
 def key_bits(key: Any) -> str:

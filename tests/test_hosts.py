@@ -1,0 +1,152 @@
+"""Several processes, one run: real ones on loopback, each with two simulated devices."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm import config as configs
+from minillm.experiment import run as runs
+from minillm.experiment.data import load_data
+from minillm.experiment.folder import read_json, read_lines
+from minillm.training import provenance
+
+TEXT = " ".join(
+    f"The {a} {b} {c}." for a in ("old", "red", "wet") for b in ("cat", "dog", "fox") for c in ("ran", "sat", "hid")
+)
+RAW = {
+    "tokenizer": {"vocabulary": 320, "kind": "char"},
+    "model": {"context": 16, "layers": 1, "width": 16, "heads": 2, "dropout": 0.1},
+    "train": {"steps": 300, "batch_size": 16, "shards": 8, "evaluate_every": 50, "log_every": 1, "hash_every": 50},
+    "mesh": {"data": 4},
+}  # fmt: skip
+LOST_AFTER = 8
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "text.txt").write_text("\n\n".join([TEXT] * 12), encoding="utf8")
+    raw = RAW | {"data": {"source": "text", "path": str(tmp_path / "text.txt"), "validation": 0.2}}
+    path = tmp_path / "run.toml"
+    path.write_text(configs.to_toml(configs.check(raw, "test")), encoding="utf8")
+    return path
+
+
+def start(config: Path, out: Path, *options: str) -> list[subprocess.Popen]:
+    """Both processes, each with two devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "2"}
+    settings = {"distributed": "true", "coordinator": f"127.0.0.1:{port}", "processes": 2, "lost_after": LOST_AFTER}
+    found = []
+    for process in range(2):
+        mesh = [
+            part
+            for key, value in (settings | {"process": process}).items()
+            for part in ("--set", f"mesh.{key}={value}")
+        ]
+        command = [sys.executable, "-m", "minillm.cli", "run", str(config), "--out", str(out), *mesh, *options]
+        found.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    return found
+
+
+def wait_for(out: Path, step: int, processes) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        lines = (out / "metrics.jsonl").read_text().count("\n") if (out / "metrics.jsonl").exists() else 0
+        if lines > step:
+            return
+        ended = [process.communicate()[0] for process in processes if process.poll() is not None]
+        assert not ended, f"ended too early:\n{ended[0]}"
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def child_of(process: subprocess.Popen) -> int:
+    """The process that trains; the one that was started watches it."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+def test_two_processes_give_the_bits_of_one_and_survive_a_signal_and_a_loss(config, tmp_path):
+    out = tmp_path / "two"
+    first = start(config, out)
+    wait_for(out, 20, first)
+    first[1].send_signal(signal.SIGTERM)  # the other one is told by it
+    said = [process.communicate(timeout=60)[0] for process in first]
+    assert [process.returncode for process in first] == [143, 143], "\n=====\n".join(said)
+    assert "stopped and saved at step" in said[0]
+    stopped = len(provenance.read(out / "provenance.jsonl"))
+    assert 20 <= stopped < 290
+
+    second = start(config, out, "--resume")
+    wait_for(out, stopped + 10, second)
+    os.kill(child_of(second[1]), signal.SIGKILL)
+    killed = time.monotonic()
+    said = [process.communicate(timeout=60)[0] for process in second]
+    assert time.monotonic() - killed < LOST_AFTER + 20
+    assert [process.returncode for process in second] == [1, 1], said
+    assert all("start all processes again with --resume" in text for text in said), said
+
+    third = start(config, out, "--resume")
+    said = [process.communicate(timeout=120)[0] for process in third]
+    assert [process.returncode for process in third] == [0, 0], said
+    assert "this model" in said[0]
+    assert "this model" not in said[1]
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("two", "run.toml", "text.txt")]
+
+    straight = runs.run(configs.load(config), tmp_path / "one", False, lambda text: None, lambda step, line: None)
+    assert read_json(out / "summary.json")["parameter_hash"] == straight["parameter_hash"]
+    chains = [provenance.last_chain(provenance.read(root / "provenance.jsonl")) for root in (out, tmp_path / "one")]
+    assert chains[0] == chains[1]
+    losses = [
+        [line["loss"] for line in read_lines(root / "metrics.jsonl") if "loss" in line]
+        for root in (out, tmp_path / "one")
+    ]
+    assert losses[0] == losses[1]
+
+
+READINGS = {
+    "stream": {},
+    "packed": {"data": {"packing": "packed"}},
+    "continued": {"data": {"packing": "continued"}, "model": {"kind": "rnn", "context": 16, "width": 16}},
+    "masked": {"objective": {"name": "masked"}, "model": {"kind": "bert", "context": 16, "layers": 1, "width": 16, "heads": 2}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sections", READINGS.values(), ids=READINGS)
+def test_rows_that_processes_read_apart_are_the_batch(sections, config, tmp_path):
+    raw = configs.read_toml(config)
+    raw = raw | {"train": raw["train"] | {"shards": 1}, "mesh": {}}
+    raw |= {name: (raw[name] if name == "data" else {}) | section for name, section in sections.items()}
+    experiment = configs.check(raw, "test")
+    data = load_data(experiment, tmp_path / "tokenizer.model")
+    for step in (0, 7):
+        whole = data.batch(step)
+        parts = [data.batch_rows(step, slice(start, start + 4)) for start in (0, 4, 8, 12)]
+        assert all(part.keys() == whole.keys() for part in parts)
+        for name, leaf in whole.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), leaf, name)
+        together = np.concatenate([provenance.hash_shards(part, 2) for part in parts])
+        assert provenance.hash_arrays({"shards": together}) == provenance.hash_batch(whole, 8)
+
+
+def test_a_host_does_not_read_the_rows_of_others(config, tmp_path, monkeypatch):
+    from minillm.data import batches
+
+    data = load_data(configs.load(config), tmp_path / "tokenizer.model")
+    read, example = [], batches._example
+    monkeypatch.setattr(
+        batches, "_example", lambda dataset, seed, number: read.append(number) or example(dataset, seed, number)
+    )
+    data.batch_rows(3, slice(4, 8))
+    assert read == [52, 53, 54, 55]
