@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from minillm.bench import display, measure
+from minillm.bench import display, measure, roofline
 from minillm.bench.client import Worker
 from minillm.errors import UserError
 
@@ -38,13 +38,15 @@ def test_every_number_is_finite_and_positive(without_torch):
     assert len(found) > 20
     assert all(math.isfinite(number) and number > 0 for number in found)
     ours = [row for row in without_torch["cases"] if row["side"] == "minillm"]
-    assert [row["do"] for row in ours] == ["step", "evaluate", "generate", "generate"]
-    assert [row["compilations"] for row in ours if row["do"] != "evaluate"] == [1, 1, 1]
+    assert [row["do"] for row in ours] == ["step", "step", "evaluate", "generate", "generate"]
+    assert [row["compilations"] for row in ours if row["do"] != "evaluate"] == [1, 1, 1, 1]
+    assert set(without_torch["lora"]) == {"lora", "lora_all"}
+    assert without_torch["lora"]["lora"]["optimizer_share"] < without_torch["lora"]["lora_all"]["optimizer_share"]
 
 
 def test_what_is_not_installed_says_how_to_install_it(without_torch, capsys):
     peers = [row for row in without_torch["cases"] if row["side"] != "minillm"]
-    assert len(peers) == 8
+    assert len(peers) == 10
     assert {row["missing"] for row in peers} == {"not installed: pip install -e '.[parity]'"}
     display.show(without_torch)
     shown = capsys.readouterr().out
@@ -73,3 +75,13 @@ def test_every_side_learns_the_same_batch(name):
         assert losses[-1] < losses[0] - 0.1
         assert side.ask("evaluate")["loss"] < losses[0]
         assert side.ask("generate", rows=2)["tokens"] == 16
+
+
+def test_the_roof_is_memory_on_the_left_and_products_on_the_right(without_torch, tmp_path):
+    found = without_torch | {"matmul_flops_per_second": 100e9, "read_bytes_per_second": 10e9}
+    step, one, sixteen = roofline.points(found)
+    seconds = {row["case"]: row["seconds"] for row in found["cases"] if row["side"] == "minillm"}
+    assert step.speed == pytest.approx(found["step_flops"] / seconds["training step"])
+    assert (one.intensity, sixteen.intensity) == (0.5, 8.0), "two FLOPs per float32 weight and row"
+    roofline.draw(found, tmp_path / "roof.png")
+    assert (tmp_path / "roof.png").read_bytes().startswith(b"\x89PNG")

@@ -6,6 +6,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from minillm.bench.measure import FIRST_LINE
+
+NAMES = {"lora": "LoRA on query, value", "lora_all": "LoRA on all matrices"}
+
 
 def show(found: dict[str, Any]) -> None:
     """One table of comparisons (a ratio is the peer's time over ours), then what the machine allows."""
@@ -46,8 +50,16 @@ def _facts(found: dict[str, Any]) -> dict[str, str]:
         "reading weights from memory": f"{found['read_bytes_per_second'] / 1e9:,.1f} GB/s: generation at batch 1 takes "
         f"{_time(found['generation_seconds_at_bandwidth'])} at least",
         "peak memory after the steps": memory,
+        "host work between steps": f"{found['host_share_of_step']:.2%} of a step (bar 2%)",
         "start-up (minillm --help)": f"{_time(start['help_seconds'])}, {start['help_peak_memory_bytes'] / 1e6:,.0f} MB",
-    }
+    } | {
+        f"first loss line, {name}": f"{_time(seconds)} (bar {FIRST_LINE[name]:.0f} s)"
+        for name, seconds in found["first_loss"].items()
+    } | {
+        f"step with {NAMES[kind]}": f"{_time(row['seconds'])}: {row['share_of_full_step']:.2f} of the full step (bar "
+        f"{row['bar']:.2f}), its optimizer {row['optimizer_share']:.1%} of the full one's memory (bar 5%)"
+        for kind, row in found["lora"].items()
+    }  # fmt: skip
 
 
 def _time(seconds: float) -> str:

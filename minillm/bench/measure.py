@@ -5,14 +5,18 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm.bench.client import Worker
 from minillm.bench.sizes import SIZES, usable_cores
 
-SIDES = {"jax": "minillm", "eager": "GPT-2 torch eager", "sdpa": "GPT-2 torch sdpa"}  # sdpa: fused attention
+SIDES = {"jax": "minillm", "eager": "torch, eager", "sdpa": "torch, sdpa"}  # transformers; sdpa: fused attention
+LORA = {"lora": 0.75, "lora_all": 1.0}  # at most this share of a full step
+FIRST_LINE = {"cold": 10.0, "warm": 4.0}  # seconds until the quickstart's first loss line, at most
 HINT = "not installed: pip install -e '.[parity]'"
 
 
@@ -28,7 +32,8 @@ class Case(NamedTuple):
 def cases(tokens: int) -> list[Case]:
     """All that are compared."""
     return [
-        Case("training step", "step", {}, 1.2),
+        Case("training step", "step", {"kind": "gpt"}, 1.2),
+        Case("BERT tuning step", "step", {"kind": "bert"}, 1.05),
         Case("evaluation step", "evaluate", {}),
         Case(f"generate {tokens}, batch 1", "generate", {"rows": 1}, 2.0),
         Case(f"generate {tokens}, batch 16", "generate", {"rows": 16}, 1.6),
@@ -52,10 +57,14 @@ def measure(size: str, say: Callable[[str], None]) -> dict[str, Any]:
                     again[name].append(worker.ask(case.do, **case.arguments))
                 limits.append(ours.ask("matmul")["flops_per_second"])
             rows += [compare(case, name, first, again) for name in SIDES]
-            memory |= {name: worker.ask("memory")["bytes"] for name, worker in present.items() if case.do == "step"}
-        work, bandwidth = ours.ask("work"), ours.ask("read")["bytes_per_second"]
+            if case.arguments.get("kind") == "gpt":
+                memory = {name: worker.ask("memory")["bytes"] for name, worker in present.items()}
+        say("LoRA")
+        lora = tune(ours, sizes.step_rounds)
+        work, bandwidth, host = ours.ask("work"), ours.ask("read")["bytes_per_second"], ours.ask("host")["seconds"]
         versions = {key: value for worker in present.values() for key, value in worker.versions.items()}
-    step = next(row["seconds"] for row in rows if row["do"] == "step" and row["side"] == "minillm")
+    say("start-up")
+    step = rows[0]["seconds"]
     return {
         "machine": {"cores": usable_cores(), "python": sys.version.split()[0], **versions},
         "size": size,
@@ -67,7 +76,26 @@ def measure(size: str, say: Callable[[str], None]) -> dict[str, Any]:
         "generation_seconds_at_bandwidth": sizes.tokens * work["model_bytes"] / bandwidth,
         "step_peak_memory_bytes": {SIDES[name]: value for name, value in memory.items()},
         "start_up": start_up(),
+        "first_loss": first_loss() if size == "full" else {},
+        "lora": lora,
+        "host_share_of_step": host / step,
+        "step_bytes": work["step_bytes"],
+        "token": {"flops": work["token_flops"], "bytes": work["model_bytes"], "count": sizes.tokens},
     }
+
+
+def tune(ours: Worker, rounds: int) -> dict[str, dict[str, float]]:
+    """LoRA's steps beside the full step, in turns: median seconds, ratio, bar, and the optimizer's share of memory."""
+    found: dict[str, list[dict]] = {kind: [] for kind in LORA}
+    for _ in range(rounds + 1):  # the first one compiles
+        full = ours.ask("step", kind="gpt")
+        for kind, answers in found.items():
+            answer = ours.ask("step", kind=kind)
+            share = answer["optimizer_bytes"] / full["optimizer_bytes"]
+            answers.append(answer | {"ratio": answer["seconds"] / full["seconds"], "share": share})
+    middle = lambda answers, name: statistics.median(answer[name] for answer in answers[1:])
+    return {kind: {"seconds": middle(answers, "seconds"), "share_of_full_step": middle(answers, "ratio"),
+                   "bar": LORA[kind], "optimizer_share": answers[0]["share"]} for kind, answers in found.items()}  # fmt: skip
 
 
 def compare(case: Case, name: str, first: dict, again: dict) -> dict[str, Any]:
@@ -94,6 +122,31 @@ def _compilations(case: Case, first: dict, again: list[dict]) -> int:
     if case.do == "step":
         return again[-1]["compilations"]
     return first["compilations"] + sum(answer["compilations"] for answer in again)
+
+
+def first_loss() -> dict[str, float]:
+    """Seconds from the command to the first loss line of the quickstart, with an empty cache and with a warm one."""
+    config = Path(__file__).parents[2] / "configs/quickstart.toml"
+    if not config.exists():  # installed without its configs
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        return {name: _first_line(config, Path(folder), name) for name in FIRST_LINE}
+
+
+def _first_line(config: Path, folder: Path, name: str) -> float:
+    environment = os.environ | {"MINILLM_CACHE": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "-m", "minillm.cli", "run", str(config), "--out", str(folder / name)]
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("step 1/"):
+                break
+        seconds = time.perf_counter() - start
+        process.kill()
+    return seconds
 
 
 def start_up(repeats: int = 3) -> dict[str, float]:

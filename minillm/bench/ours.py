@@ -1,6 +1,8 @@
 """Our side: the library's own setup, training step, evaluation step and generation, and this machine's limits."""
 
+import dataclasses
 import functools
+import statistics
 import time
 from collections.abc import Callable
 
@@ -10,9 +12,13 @@ import numpy as np
 
 from minillm import config, params
 from minillm.bench.sizes import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Sizes, random_tokens
+from minillm.data import batches
 from minillm.experiment.setup import make_setup, new_state
 from minillm.inference import generate
+from minillm.training import provenance
 from minillm.training.optimizer import OptimizerConfig
+
+TARGETS = {"lora": ("*/query/kernel", "*/value/kernel"), "lora_all": ("blocks/*/kernel",)}
 
 
 class Side:
@@ -20,25 +26,43 @@ class Side:
 
     def __init__(self, sizes: Sizes):
         self.sizes = sizes
-        self.state = None
+        self.states: dict[str, tuple] = {}  # kind of step -> (state, frozen)
         self.versions = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
 
-    def step(self) -> dict:
-        """One training step, from the batch on the host to the loss on the host."""
-        if self.state is None:
-            self.state, self.frozen = new_state(self.setup)
+    def step(self, kind: str = "gpt") -> dict:
+        """One training step, from the batch on the host to the loss on the host.
+
+        "gpt": the GPT. "bert": BERT on two classes. "lora", "lora_all": the GPT with LoRA on query and value, or on all.
+        """
+        setup, batch = self.setups[kind], self.labelled if kind == "bert" else self.batch
+        state, frozen = self.states.pop(kind, None) or new_state(setup)
         start = time.perf_counter()
-        batch = jax.device_put(self.batch, self.setup.shardings[2])
-        self.state, metrics = self.setup.train_step(self.state, self.frozen, batch, self.setup.key)
-        loss = float(jax.block_until_ready((self.state, metrics))[1]["loss"])
+        state, metrics = setup.train_step(state, frozen, jax.device_put(batch, setup.shardings[2]), setup.key)
+        loss = float(jax.block_until_ready((state, metrics))[1]["loss"])
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "loss": loss, "compilations": self.setup.train_step._cache_size()}
+        self.states[kind] = (state, frozen)
+        return {"seconds": seconds, "loss": loss, "compilations": setup.train_step._cache_size(),
+                "optimizer_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state.optimizer))}  # fmt: skip
+
+    def host(self) -> dict:
+        """What the loop does between two steps: a batch is cut from a text, hashed, recorded and placed."""
+        sizes, setup = self.sizes, self.setups["gpt"]
+        text = random_tokens(64, sizes.length, sizes.vocabulary).reshape(-1)
+        dataset, seconds = batches.make_dataset([text], sizes.length), []
+        for step in range(20):
+            start = time.perf_counter()
+            batch = batches.batch_at(dataset, 0, step, sizes.batch)
+            provenance.record(provenance.START, step, provenance.hash_arrays(batch), "", 0.0)
+            jax.block_until_ready(jax.device_put(batch, setup.shardings[2]))
+            seconds.append(time.perf_counter() - start)
+        return {"seconds": statistics.median(seconds)}
 
     def evaluate(self) -> dict:
         """One evaluation step."""
         start = time.perf_counter()
-        batch = jax.device_put(self.batch, self.setup.shardings[2])
-        total, weight = self.setup.eval_step(self.state.trainable, self.frozen, batch, {})[0]["nll"]
+        (state, frozen), setup = self.states["gpt"], self.setups["gpt"]
+        batch = jax.device_put(self.batch, setup.shardings[2])
+        total, weight = setup.eval_step(state.trainable, frozen, batch, {})[0]["nll"]
         loss = float(total) / float(weight)
         return {"seconds": time.perf_counter() - start, "loss": loss}
 
@@ -54,10 +78,13 @@ class Side:
         return {"seconds": seconds, "tokens": sum(map(len, new)), "compilations": compilations}
 
     def work(self) -> dict:
-        """FLOPs of a training step, and the bytes that one generated token has to read."""
+        """FLOPs of a training step and the bytes that XLA counts for it; bytes and FLOPs of a generated token."""
         _, _, weights = self.generator
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
-        return {"step_flops": step_flops(self.setup.specs, self.sizes), "model_bytes": size}
+        size, setup = sum(leaf.nbytes for leaf in jax.tree.leaves(weights)), self.setups["gpt"]
+        batch = jax.device_put(self.batch, setup.shardings[2])
+        step = setup.train_step.lower(*self.states["gpt"], batch, setup.key).compile()
+        return {"step_flops": step_flops(setup.specs, self.sizes), "model_bytes": size, "token_flops": size / 2,
+                "step_bytes": float(step.cost_analysis()["bytes accessed"])}  # fmt: skip
 
     def matmul(self) -> dict:
         """Best FLOP/s of a square float32 product."""
@@ -71,14 +98,8 @@ class Side:
         return {"bytes_per_second": x.nbytes / _fastest(lambda: self.total(x))}
 
     @functools.cached_property
-    def setup(self):
-        sizes = self.sizes
-        optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant", weight_decay=WEIGHT_DECAY,
-                                    beta1=BETAS[0], beta2=BETAS[1], clip_norm=CLIP_NORM)  # fmt: skip
-        model = {"context": sizes.length, "layers": sizes.layers, "width": sizes.width, "heads": sizes.heads}
-        train = config.TrainConfig(batch_size=sizes.batch)
-        data = config.DataConfig("copy")  # not read: the bench brings its own tokens
-        return make_setup(config.Experiment(data, model, optimizer=optimizer, train=train), sizes.vocabulary)
+    def setups(self) -> "Setups":
+        return Setups(self.sizes)
 
     @functools.cached_property
     def batch(self) -> dict:
@@ -90,14 +111,50 @@ class Side:
         return {"tokens": tokens, "targets": np.roll(tokens, -1, axis=1), "weights": weights, "index": index}
 
     @functools.cached_property
+    def labelled(self) -> dict:
+        sizes = self.sizes
+        tokens = random_tokens(sizes.tune_batch, sizes.tune_length, sizes.tune_vocabulary)
+        index = np.arange(sizes.tune_batch, dtype=np.int32)
+        return {"tokens": tokens, "token_types": np.zeros_like(tokens), "mask": np.ones(tokens.shape, bool),
+                "labels": index % 2, "weights": np.ones(len(index), np.float32), "index": index}  # fmt: skip
+
+    @functools.cached_property
     def generator(self) -> tuple:
-        module = self.setup.module
+        module = self.setups["gpt"].module
         settings = module.Config(self.sizes.generate_vocabulary, self.sizes.length, self.sizes.layers,
                                  self.sizes.width, self.sizes.heads)  # fmt: skip
         return module, settings, params.init_params(module.param_specs(settings), jax.random.key(0))
 
     product = staticmethod(jax.jit(jnp.matmul))
     total = staticmethod(jax.jit(jnp.sum))
+
+
+class Setups(dict):
+    """Kind of step -> its setup, built when it is first asked for."""
+
+    def __init__(self, sizes: Sizes):
+        self.sizes = sizes
+
+    def __missing__(self, kind: str):
+        sizes = self.sizes
+        optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant", weight_decay=WEIGHT_DECAY,
+                                    beta1=BETAS[0], beta2=BETAS[1], clip_norm=CLIP_NORM)  # fmt: skip
+        data = config.DataConfig("copy")  # not read: the bench brings its own tokens
+        train = config.TrainConfig(batch_size=sizes.batch)
+        model = {"context": sizes.length, "layers": sizes.layers, "width": sizes.width, "heads": sizes.heads}
+        whole = config.Experiment(data, model, optimizer=optimizer, train=train)
+        vocabulary = sizes.vocabulary
+        if kind == "bert":
+            model = {"kind": "bert", "context": sizes.tune_length, "layers": sizes.tune_layers, "labels": 2,
+                     "width": sizes.tune_width, "heads": sizes.tune_heads, "dropout": 0.0, "tasks": ["classify"]}  # fmt: skip
+            train, objective = config.TrainConfig(batch_size=sizes.tune_batch), config.ObjectiveConfig("classify")
+            whole = dataclasses.replace(whole, model=model, objective=objective, train=train)
+            vocabulary = sizes.tune_vocabulary
+        elif kind != "gpt":
+            tuning = config.TuningConfig("lora", rank=sizes.rank, targets=TARGETS[kind])
+            whole = dataclasses.replace(whole, tuning=tuning)
+        self[kind] = make_setup(whole, vocabulary)
+        return self[kind]
 
 
 def step_flops(specs: params.Specs, sizes: Sizes) -> float:

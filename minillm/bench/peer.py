@@ -20,14 +20,19 @@ class Side:
         self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         tokens = random_tokens(sizes.batch, sizes.length, sizes.vocabulary)
         self.tokens = torch.tensor(tokens, dtype=torch.long)
+        texts = random_tokens(sizes.tune_batch, sizes.tune_length, sizes.tune_vocabulary)
+        self.texts, self.classes = torch.tensor(texts, dtype=torch.long), torch.arange(sizes.tune_batch) % 2
 
-    def step(self) -> dict:
-        """One training step."""
-        model, optimizer = self.training
+    def step(self, kind: str = "gpt") -> dict:
+        """One training step of the GPT-2, or of a BERT on two classes."""
+        model, optimizer = self.tuning if kind == "bert" else self.training
         model.train()
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss = model(input_ids=self.tokens, labels=self.tokens, use_cache=False).loss  # it shifts the labels itself
+        if kind == "bert":
+            loss = model(input_ids=self.texts, labels=self.classes).loss
+        else:  # it shifts the labels itself
+            loss = model(input_ids=self.tokens, labels=self.tokens, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
@@ -58,6 +63,16 @@ class Side:
         model = self._model(self.sizes.vocabulary)
         optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY)
         return model, optimizer
+
+    @functools.cached_property
+    def tuning(self) -> tuple:
+        sizes = self.sizes
+        model = transformers.BertForSequenceClassification(transformers.BertConfig(
+            vocab_size=sizes.tune_vocabulary, max_position_embeddings=sizes.tune_length, hidden_size=sizes.tune_width,
+            num_hidden_layers=sizes.tune_layers, num_attention_heads=sizes.tune_heads,
+            intermediate_size=4 * sizes.tune_width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            attn_implementation=self.attention))  # fmt: skip
+        return model, torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY)
 
     @functools.cached_property
     def generator(self):

@@ -17,6 +17,13 @@ class Sizes:
     batch: int = 8
     vocabulary: int = 65
     generate_vocabulary: int = 4096  # of the model that generates
+    tune_layers: int = 4  # of a BERT that learns two classes
+    tune_heads: int = 4
+    tune_width: int = 256
+    tune_length: int = 128
+    tune_batch: int = 32
+    tune_vocabulary: int = 8192
+    rank: int = 8  # of LoRA
     prompt: int = 16
     tokens: int = 200  # new ones
     product: int = 2048  # side of the square matrices that find the matmul limit
@@ -28,6 +35,7 @@ SIZES = {
     "full": Sizes(),
     "quick": Sizes(
         layers=2, heads=2, width=32, length=32, batch=2, generate_vocabulary=128,
+        tune_layers=1, tune_heads=2, tune_width=32, tune_length=16, tune_batch=4, tune_vocabulary=128, rank=2,
         prompt=4, tokens=8, product=256, step_rounds=3, generate_rounds=2,
     ),
 }  # fmt: skip

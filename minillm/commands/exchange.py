@@ -79,10 +79,13 @@ def origin(
 @app.command(epilog="Example: `minillm bench --json`")
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it work, not how fast is it")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the roofline into this PNG")] = None,
     as_json: Json = False,
 ) -> None:
     """Speed on this machine's CPU: training, evaluation, generation and start-up beside torch and the matmul limit."""
-    from minillm.bench import display, measure
+    from minillm.bench import display, measure, roofline
 
     found = measure.measure("quick" if quick else "full", lambda text: None if as_json else typer.echo(f"{text} ..."))
+    if figure is not None:
+        roofline.draw(found, figure)
     output(found, as_json, lambda: display.show(found))
