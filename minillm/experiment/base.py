@@ -25,7 +25,7 @@ from minillm.training import provenance
 PRETRAIN = "pretrain"  # the folder of the stage before, in the run's own
 OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective decides
 TASK_HEADS = ("classify", "tag", "span")  # a task's own: always new
-FREE = (*OWN, "context", "dropout", "dtype", "init_scale", "remat", "scan")  # may differ from the base's
+FREE = (*OWN, "context", "dropout", "dtype", "init_scale", "kernel", "remat", "scan")  # may differ from the base's
 HEADS = (*TASK_HEADS, "pooler", "masked", "next_sentence")  # may be new
 
 ADDING = ("adapter", "prefix", "prompt")  # tuning methods whose rows do not become weights

@@ -48,6 +48,8 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
     module, config = tuning.wrap_module(module, config)
+    if getattr(config, "kernel", "own") == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError(f"cuDNN runs on NVIDIA GPUs, this is a {jax.default_backend()}", "model.kernel", "leave it out")
     _refuse_long_examples(experiment, getattr(config, "context", 1))
     parts = "shards" if train.shards > 1 else "batch_size"
     if (count := getattr(train, parts)) % experiment.mesh.data:

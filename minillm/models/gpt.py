@@ -49,6 +49,7 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute each block in the backward pass: less memory, one more forward
     scan: bool | None = None  # one compiled block for all layers; None: from 13 layers on
+    kernel: Literal["own", "cudnn"] = "own"  # of attention in training: `nn/attention.py`, or the GPU's fused one
 
     def __post_init__(self):
         if min(self.vocabulary, self.context, self.layers, self.width, self.heads, self.labels) < 1:
@@ -67,6 +68,8 @@ class Config:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not self.norm_epsilon > 0.0:
             raise ValueError(f"norm_epsilon must be above 0, got {self.norm_epsilon}")
+        if self.kernel == "cudnn" and (self.dtype != "bfloat16" or self.dropout):
+            raise ValueError("the cudnn kernel needs dtype = 'bfloat16' and dropout = 0")
 
     @property
     def scans(self) -> bool:
@@ -137,7 +140,10 @@ def self_attention(params: Params, x, config: Config, scope: Scope, cache, keys)
     if config.position == "rotary":
         query, key = position.rotate(query, scope.positions), position.rotate(key, scope.positions)
     if cache is None:
-        attended = attention.causal_attention(query, key, value, scope.segments, keys=keys, rate=config.dropout)
+        if config.kernel == "own":
+            attended = attention.causal_attention(query, key, value, scope.segments, keys=keys, rate=config.dropout)
+        else:
+            attended = attention.kernel_attention(query, key, value, scope.segments, kernel=config.kernel)
         mask = attention.causal_mask(x.shape[1])
         if scope.segments is not None:
             mask = mask & attention.segment_mask(scope.segments)

@@ -1,0 +1,50 @@
+"""What runs on accelerators that no machine here has: the training step is exported for them, and the fused form agrees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minillm import config as configs
+from minillm.errors import UserError
+from minillm.experiment.data import vocabulary_size
+from minillm.experiment.describe import step_arguments
+from minillm.experiment.setup import make_setup
+from minillm.nn import attention
+
+MODEL = {"context": 24, "layers": 2, "width": 32, "heads": 4}
+
+
+def experiment(**sections):
+    return configs.check({"data": {"source": "copy"}, "model": MODEL, "train": {"batch_size": 16}} | sections, "test")
+
+
+@pytest.mark.parametrize("sections", [{}, {"mesh": {"data": 4, "model": 2, "rules": "fsdp"}},
+                                      {"mesh": {"data": 4}, "train": {"batch_size": 16, "shards": 8}}],
+                         ids=["one", "fsdp", "shards"])  # fmt: skip
+def test_the_training_step_is_exported_for_cuda_and_tpu(sections):
+    found = experiment(model=MODEL | {"dtype": "bfloat16", "dropout": 0.1}, **sections)
+    setup = make_setup(found, vocabulary_size(found))
+    exported = jax.export.export(setup.train_step, platforms=["cuda", "tpu"])(*step_arguments(found, setup))
+    assert exported.platforms == ("cuda", "tpu")
+    assert exported.nr_devices == found.mesh.data * found.mesh.model
+    assert len(exported.mlir_module_serialized) > 10_000
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_kernel_s_attention_is_ours_in_values_and_gradients(packed):
+    keys = jax.random.split(jax.random.key(0), 4)
+    query, key, value, weight = (jax.random.normal(k, (2, 12, 3, 8)) for k in keys)
+    segments = jnp.array([[1] * 5 + [2] * 7, [1] * 12]) if packed else None
+    ours = lambda *heads: (attention.causal_attention(*heads, segments) * weight).sum()
+    theirs = lambda *heads: (attention.kernel_attention(*heads, segments, kernel="xla") * weight).sum()
+    for a, b in zip(*(jax.value_and_grad(f, (0, 1, 2))(query, key, value) for f in (ours, theirs)), strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+
+
+def test_cudnn_is_refused_where_it_cannot_run():
+    with pytest.raises(UserError, match="needs dtype = 'bfloat16'"):
+        experiment(model=MODEL | {"kernel": "cudnn"})
+    found = experiment(model=MODEL | {"kernel": "cudnn", "dtype": "bfloat16"})
+    with pytest.raises(UserError, match="cuDNN runs on NVIDIA GPUs, this is a cpu"):
+        make_setup(found, vocabulary_size(found))
