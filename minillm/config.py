@@ -23,6 +23,7 @@ from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
+from minillm.run_section import ForkConfig
 from minillm.sections import (
     IMAGES,
     LABELLED,
@@ -62,6 +63,7 @@ class Experiment:
     sample: SampleConfig = field(default_factory=SampleConfig)
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
+    fork: ForkConfig = field(default_factory=ForkConfig)
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
@@ -90,8 +92,8 @@ def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError("this is a folder", str(path), "name a TOML file in it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot be read as TOML: {error}", str(path), "mend that line") from None
-    for override in overrides:
-        _override(raw, override)
+    for setting in overrides:
+        override(raw, setting)
     return raw
 
 
@@ -101,10 +103,11 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
         raise UserError("this is the config of a lab", where, "use `minillm lab`")
     found = validate(Experiment, raw, where)
     paths = {key: getattr(found.data, key) for key in ("path", "validation_path", "test_path")}
-    places = {key: None if path is None else os.path.abspath(path) for key, path in paths.items()}
-    data = dataclasses.replace(found.data, **places)  # the run is read again from other folders
+    absolute = lambda path: None if path is None else os.path.abspath(path)  # the run is read again from other folders
+    data = dataclasses.replace(found.data, **{key: absolute(path) for key, path in paths.items()})
+    fork = dataclasses.replace(found.fork, run=absolute(found.fork.run))
     refuse_mismatch(found, where)
-    return dataclasses.replace(found, data=data, model=_resolve_model(found, where))
+    return dataclasses.replace(found, data=data, fork=fork, model=_resolve_model(found, where))
 
 
 def refuse_mismatch(experiment: Experiment, where: str) -> None:
@@ -207,11 +210,12 @@ def _outputs(experiment: Experiment) -> dict[str, int]:
             "tag": {"labels": 1 + 2 * classes}}.get(name, {})  # fmt: skip
 
 
-def _override(raw: dict, override: str) -> None:
-    key, equals, text = override.partition("=")
+def override(raw: dict, setting: str) -> None:
+    """Sets one `section.key=value` in the sections. Raises: UserError."""
+    key, equals, text = setting.partition("=")
     sections = key.strip().split(".")
     if not equals or not all(sections):
-        raise UserError(f"expected section.key=value, got {override!r}", "--set", "for example --set train.steps=10")
+        raise UserError(f"expected section.key=value, got {setting!r}", "--set", "for example --set train.steps=10")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -219,7 +223,7 @@ def _override(raw: dict, override: str) -> None:
     for section in sections[:-1]:
         raw = raw.setdefault(section, {})
         if not isinstance(raw, dict):
-            raise UserError(f"{section} is a value, not a section", f"--set {override}", "name section.key")
+            raise UserError(f"{section} is a value, not a section", f"--set {setting}", "name section.key")
     raw[sections[-1]] = value
 
 
@@ -270,7 +274,12 @@ def to_toml(config: Experiment) -> str:
 
 def changed_keys(old: Experiment, new: Experiment) -> list[str]:
     """Names of the keys that differ, as section.key."""
+    return differing(to_dict(old), to_dict(new))
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The same of sections as plain data."""
     from minillm.params import flatten
 
-    a, b = flatten(to_dict(old)), flatten(to_dict(new))
+    a, b = flatten(old), flatten(new)
     return sorted(key.replace("/", ".") for key in a.keys() | b.keys() if a.get(key) != b.get(key))

@@ -279,7 +279,7 @@ prompts = ["line <script>alert(1)</script>"]
 """
 
 
-@pytest.mark.parametrize("command", ["run", "describe", "sample", "predict", "adapter", "eval", "compare", "lab", "sweep", "verify", "fetch", "bench",
+@pytest.mark.parametrize("command", ["run", "branch", "describe", "sample", "predict", "adapter", "eval", "compare", "lab", "sweep", "verify", "fetch", "bench",
                                      "import hf", "export hf", "lessons list", "lessons run", "lessons check"])  # fmt: skip
 def test_help_shows_an_example(command, capsys, monkeypatch):
     from minillm import cli

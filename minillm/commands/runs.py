@@ -1,9 +1,9 @@
-"""Commands about one run or a few: run, describe, sample, predict, eval, compare, verify."""
+"""Commands about one run or a few: run, branch, describe, sample, predict, eval, compare, verify."""
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,11 +22,39 @@ def run(
 ) -> None:
     """Train, evaluate, sample and report, as the config says."""
     prepare()
-    from minillm import hosts
-    from minillm.experiment import base, display
-    from minillm.experiment import run as runs
+    from minillm.experiment import base
 
     experiment = base.load(config, overrides)
+    _train(experiment, out, resume, as_json, ["run", str(config), *_settings(overrides)])
+
+
+@app.command(epilog="Example: `minillm branch runs/quickstart --at 600 --set optimizer.learning_rate=1e-3`")
+def branch(
+    run: RunPath,
+    at: Annotated[int, typer.Option(min=1, help="The step of one of the run's checkpoints")],
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The branch's folder; default runs/NAME-at-STEP")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a branch that was stopped")] = False,
+    as_json: Json = False,
+) -> None:
+    """Go back to a step of a run, change something, and train on in a folder of its own; the run stays as it is."""
+    prepare()
+    from minillm.experiment import fork
+
+    experiment = fork.make(run, at, overrides)
+    _train(experiment, out, resume, as_json, ["branch", str(run), "--at", str(at), *_settings(overrides)])
+
+
+def _settings(overrides: list[str]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def _train(experiment: Any, out: Path | None, resume: bool, as_json: bool, command: list[str]) -> None:
+    """Runs it and shows the summary; where it is stopped, says how `command` goes on."""
+    from minillm import hosts
+    from minillm.experiment import display
+    from minillm.experiment import run as runs
+
     root = out or Path("runs") / experiment.name
     if experiment.mesh.distributed and not watched.watched():
         raise SystemExit(watched.watch(root, experiment.mesh.lost_after))
@@ -36,9 +64,8 @@ def run(
         with hosts.one_of_several(), display.watch(experiment.train.steps, quiet=as_json) as (say, show):
             summary = runs.run(experiment, root, resume, say, show)
     except (runs.Stopped, BrokenPipeError) as stopped:
-        settings = [part for override in overrides for part in ("--set", override)]
         place = ["--out", str(out)] if out else []
-        again = shlex.join(["minillm", "run", str(config), *settings, *place, "--resume"])
+        again = shlex.join(["minillm", *command, *place, "--resume"])
         broken = isinstance(stopped, BrokenPipeError)
         what = f"whoever read the output has gone, so the run stopped in {root}" if broken else stopped
         sys.stderr.write(f"minillm: {what}; go on with: {again}\n")

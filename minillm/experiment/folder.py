@@ -47,6 +47,7 @@ class RunFolder(NamedTuple):
     samples = property(lambda self: self.root / "samples.txt")
     figure = property(lambda self: self.root / "loss.png")
     evaluation = property(lambda self: self.root / "evaluation.json")
+    branch = property(lambda self: self.root / "branch.png")
     classes = property(lambda self: self.root / "classes.png")
     report = property(lambda self: self.root / "report.html")
     lock = property(lambda self: self.root / ".lock")

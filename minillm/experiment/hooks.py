@@ -111,6 +111,8 @@ def make_hooks(
         if writes:
             sync(folder.provenance)  # the lines before the checkpoint that counts on them
             checkpoint.save(folder.checkpoints, step, state, progress._replace(chain=last["chain"])._asdict())
-            checkpoint.prune(folder.checkpoints, train.keep_last, [progress.best_step] if train.keep_best else [])
+            kept = [progress.best_step] if train.keep_best else []
+            kept += [job.experiment.fork.step] if job.experiment.fork.run else []  # where a replay begins
+            checkpoint.prune(folder.checkpoints, train.keep_last, kept)
 
     return loop.Hooks(batches.make, batches.place, log, evaluate, save, batches.stopping)

@@ -90,10 +90,10 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
 
 
 def compare(roots: list[Path]) -> list[dict[str, Any]]:
-    """One row per finished run; the curves go into compare.png beside the first."""
+    """One row per finished run; the curves go into compare.png beside the first, branches from their forks on."""
     from minillm.report.plot import compare_curves
 
-    rows, curves = [], {}
+    rows, curves, forks = [], {}, {}
     for root in roots:
         folder = folders.existing(root)
         summary = folders.read_json(folder.summary)
@@ -105,5 +105,8 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
                      "bits_per_character": held_out.get("bits_per_character"),
                      "seconds": summary["training_seconds"]})  # fmt: skip
         curves[str(root)] = folders.read_lines(folder.metrics)
-    compare_curves(curves, roots[0] / "compare.png")
+        fork = folders.read_json(folder.manifest).get("fork")
+        if fork and Path(fork["run"]) in [other.absolute() for other in roots]:
+            forks[str(root)] = fork["step"]
+    compare_curves(curves, roots[0] / "compare.png", forks)
     return rows

@@ -21,6 +21,7 @@ from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import exchange
 from minillm.experiment import folder as folders
+from minillm.experiment import fork as forks
 from minillm.experiment.data import load_data, vocabulary_size
 from minillm.experiment.examples import example_length
 from minillm.experiment.finish import check_prompts, finish
@@ -45,6 +46,7 @@ class Stopped(Exception):
 
 def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
+    forks.refuse(experiment, root)
     before = bases.pretraining(experiment)
     hosts.join(experiment.mesh)
     for stage in (before, experiment):  # what can be refused, before the disk is touched
@@ -56,14 +58,11 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
         if before is not None:
             _pretrain(before, folder, say, show)
         with folders.undone_on_failure(folder) if writes else hosts.after("the first process has prepared the folder"):
-            source, pieces = bases.begins_with(experiment, root), None
-            if source is not None and experiment.data.source not in IMAGES:
-                bases.copy_tokenizer(source, folder) if writes else None
-                pieces = exchange.load_tokenizer(RunFolder(source))
-            data = load_data(experiment, folder.tokenizer, pieces)
+            data = load_data(experiment, folder.tokenizer, _take_tokenizer(experiment, folder))
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
             check_prompts(job)
             _describe(job)
+            forks.begin(job)
             base = bases.read(experiment, root, job.setup.specs)
             if writes:
                 _write_manifest(job, base.about)
@@ -83,6 +82,16 @@ def _alone(job: Run, state: State, frozen) -> tuple[Run, State, Any]:
     setup = make_setup(dataclasses.replace(job.experiment, mesh=configs.MeshConfig()), job.data.vocabulary)
     state, frozen, _ = restore(job.folder, setup, int(state.step))
     return job._replace(setup=setup), state, frozen
+
+
+def _take_tokenizer(experiment: configs.Experiment, folder: RunFolder) -> Any:
+    """The tokenizer of the run that this one goes on from, copied into its folder; None where it makes one or needs none."""
+    source = forks.source(experiment, folder) or bases.begins_with(experiment, folder.root)
+    if source is None or experiment.data.source in IMAGES:
+        return None
+    if source != folder.root and hosts.writes():
+        bases.copy_tokenizer(source, folder)
+    return exchange.load_tokenizer(RunFolder(source))
 
 
 def _pretrain(experiment: configs.Experiment, folder: RunFolder, say: Callable, show: Callable) -> None:
@@ -154,6 +163,7 @@ def _write_manifest(job: Run, base: dict[str, Any]) -> None:
     manifest = found | {"sessions": [*earlier, session | found]}
     manifest["data_sha256"] = job.data.sha256
     manifest |= {"base": base} if base else {}
+    manifest |= {"fork": old["fork"]} if "fork" in old else {}
     if base and (imported := folders.read_json(RunFolder(Path(base["run"])).manifest).get("imported")):
         manifest["imported"] = imported  # whose tokenizer this is, and what an export is called
     manifest["tokenizer_sha256"] = None if job.data.tokenizer is None else job.data.tokenizer.sha256

@@ -1,7 +1,8 @@
 """`minillm verify`: is everything that a run has saved what its config, text and surroundings give?
 
-The log's chain, the files of every checkpoint, then a replay from step 0, each session with its own settings, which is
-compared with the log at every step and with every checkpoint at its own.
+The log's chain, the files of every checkpoint, then a replay from step 0 (of a branch from its fork: the steps before are
+its trunk's), each session with its own settings, which is compared with the log at every step and with every checkpoint
+at its own.
 """
 
 import dataclasses
@@ -14,10 +15,11 @@ import jax
 from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import folder as folders
+from minillm.experiment import fork as forks
 from minillm.experiment.data import Data
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.reopen import Opened, open_run, read_data
-from minillm.experiment.saved import tree_hash
+from minillm.experiment.saved import restore, tree_hash
 from minillm.experiment.setup import Setup, make_setup, new_state
 from minillm.training import checkpoint, provenance
 from minillm.training.provenance import Difference
@@ -31,6 +33,7 @@ class Record(NamedTuple):
     checkpoints: dict[int, dict[str, str]]  # step -> leaf -> sha256
     summary: dict  # empty where the run has not ended
     sessions: list[dict]
+    first: int = 0  # steps that are the trunk's
 
 
 def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[str, Any]:
@@ -43,19 +46,25 @@ def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[st
     changes = folders.differences(record.sessions[-1], folders.surroundings(opened.setup.mesh, []))
     if changes:
         say(f"Not as in the run: {changes}. Equal bits are promised for equal surroundings only.")
-    wanted = record.log[:steps]
+    if record.first:
+        trunk = opened.experiment.fork.run
+        say(f"A branch: replayed from its fork on. Steps 1 to {record.first} are the trunk's: minillm verify {trunk}")
+    wanted = record.log[record.first :][:steps]
     for line, state, replayed in replay(opened, data, record, len(wanted)):
         difference = provenance.first_difference([line], [replayed]) or _saved_difference(record, line["step"], state)
         if difference is not None:
             leaf = f" ({difference.leaf})" if difference.leaf else ""
             verdict = f"step {difference.step} differs in its {difference.field}{leaf}"
             verdict += f"; not as in the run: {changes}" if changes else ""
-            return {"equal": False, "steps": line["step"], "verdict": verdict, **difference._asdict()}
+            return {"equal": False, "steps": line["step"] - record.first, "verdict": verdict, **difference._asdict()}
         if line["step"] % 100 == 0:
-            say(f"{line['step']} of {len(wanted)} steps replayed, all equal so far")
-    compared = sum(step <= len(wanted) for step in record.checkpoints)
-    verdict = f"all {len(wanted)} replayed steps are equal, and {compared} checkpoints on the way"
-    return {"equal": True, "steps": len(wanted), "checkpoints": compared, "verdict": verdict}
+            say(f"{line['step'] - record.first} of {len(wanted)} steps replayed, all equal so far")
+    last = record.first + len(wanted)
+    compared = sum(step <= last and (step > record.first or not record.first) for step in record.checkpoints)
+    where = f" from the fork at step {record.first} on" if record.first else ""
+    verdict = f"all {len(wanted)} replayed steps{where} are equal, and {compared} checkpoints on the way"
+    found = {"equal": True, "steps": len(wanted), "checkpoints": compared, "verdict": verdict}
+    return found | ({"fork": record.first} if record.first else {})
 
 
 def read_record(folder: RunFolder) -> Record:
@@ -74,22 +83,22 @@ def read_record(folder: RunFolder) -> Record:
         saved[0] = checkpoint.verify(folder.frozen, 0)["leaves"]
     hashes = {step: {leaf: entry["sha256"] for leaf, entry in leaves.items()} for step, leaves in saved.items()}
     summary = folders.read_json(folder.summary) if folder.summary.exists() else {}
-    return Record(log, hashes, summary, folders.read_json(folder.manifest)["sessions"])
+    manifest = folders.read_json(folder.manifest)
+    return Record(log, hashes, summary, manifest["sessions"], forks.carried(log, manifest, folder.provenance))
 
 
 def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[tuple[dict, State, dict]]:
-    """(line of the log, state after that step, the line that the replay writes) for every step."""
+    """(line of the log, state after that step, the line that the replay writes) for every step, a branch's own."""
     setups: dict[tuple, Setup] = {}
-    state, chain = None, provenance.START
-    for line in record.log[:steps]:
+    state, chain = None, provenance.last_chain(record.log[: record.first])
+    for line in record.log[record.first :][:steps]:
         session = next(s for s in reversed(record.sessions) if s["after_step"] < line["step"])
         settings = (session["steps"], session["rules"], *session["mesh"].items())
         if settings not in setups:
             setups[settings] = _session_setup(opened, session, data.vocabulary)
         setup = setups[settings]
         if state is None:
-            state, frozen = new_state(setup, _base(opened))
-            _compare_frozen(opened.folder, record, frozen)
+            state, frozen = _begin(opened, record, setup)
         state, frozen = jax.device_put((state, frozen), setup.shardings[:2])
         batch = data.batch(line["step"] - 1)
         state, metrics = setup.train_step(state, frozen, jax.device_put(batch, setup.shardings[2]), setup.key)
@@ -99,6 +108,17 @@ def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[t
         replayed = provenance.record(chain, line["step"], batch_hash, key_hash, float(metrics["loss"]), hashes)
         chain = replayed["chain"]
         yield line, state, replayed
+
+
+def _begin(opened: Opened, record: Record, setup: Setup) -> tuple[State, Any]:
+    """(state, frozen) before the first step of the replay."""
+    if record.first:
+        return restore(opened.folder, setup, record.first)[:2]
+    state, frozen = new_state(setup, _base(opened))
+    if record.checkpoints.get(0, {}) != (checkpoint.leaf_hashes(frozen) if jax.tree.leaves(frozen) else {}):
+        message, where = "the frozen parameters are not the run's", str(opened.folder.frozen)
+        raise UserError(message, where, "restore them from a copy")
+    return state, frozen
 
 
 def _base(opened: Opened) -> dict:
@@ -131,8 +151,3 @@ def _saved_difference(record: Record, step: int, state: State) -> Difference | N
     ):
         return Difference(step, "summary", "parameter_hash", record.summary["parameter_hash"], found)
     return None
-
-
-def _compare_frozen(folder: RunFolder, record: Record, frozen) -> None:
-    if record.checkpoints.get(0, {}) != (checkpoint.leaf_hashes(frozen) if jax.tree.leaves(frozen) else {}):
-        raise UserError("the frozen parameters are not the run's", str(folder.frozen), "restore them from a copy")

@@ -1,5 +1,6 @@
 """Writes what a finished run shows: samples, figure, report and summary."""
 
+from pathlib import Path
 from typing import Any
 
 from minillm import params, sharding
@@ -54,13 +55,28 @@ def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, sampl
         ]
     )
     loss_curve(metrics, folder.figure, lines, f"loss ({unit if single else 'sum of its terms'})")
-    judged = _draw_classes(folder)
+    judged = _draw_classes(folder) | _draw_branch(folder, metrics)
     write_report(folder.report, {
         "title": experiment.name, "summary": summary, "metrics": metrics, "samples": samples,
         "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": folders.read_json(folder.cleaning),
         "manifest": folders.read_json(folder.manifest), "config": to_toml(experiment), "figure": folder.figure, **judged,
     })  # fmt: skip
     folders.write_json(folder.summary, summary)
+
+
+def _draw_branch(folder: RunFolder, metrics: list[dict]) -> dict[str, Any]:
+    """What the report shows of a branch, beside its trunk as far as that has come; nothing of other runs."""
+    from minillm.report.plot import compare_curves
+
+    fork = folders.read_json(folder.manifest).get("fork")
+    if fork is None:
+        return {}
+    curves = {f"trunk: {fork['name']}": folders.read_lines(RunFolder(Path(fork["run"])).metrics), "branch": metrics}
+    compare_curves(curves, folder.branch, {"branch": fork["step"]})
+    trunk, branch = ({line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+                     for lines in curves.values())  # fmt: skip
+    both = {step: (trunk.get(step), branch.get(step)) for step in sorted(trunk | branch) if step > fork["step"]}
+    return {"fork": fork | {"held_out": both}, "fork_figure": folder.branch}
 
 
 def _draw_classes(folder: RunFolder) -> dict[str, Any]:

@@ -28,13 +28,16 @@ def write_report(path: Path, run: Mapping[str, Any]) -> None:
     """Writes the page atomically.
 
     `run` may have: title, summary, samples, parameters, cleaning, manifest, config, figure (a PNG's path), and of a run on
-    labels evaluation (what evaluation.json holds) and class_figure (a PNG's path).
+    labels evaluation (what evaluation.json holds) and class_figure (a PNG's path), of a branch fork (as in manifest.json, with
+    `held_out`: step -> losses of trunk and branch) and fork_figure.
     """
     sections = [
         _results(run.get("summary") or {}),
         class_tables(run["evaluation"]) if run.get("evaluation") else "",
         _figure(run.get("class_figure"), "Classes in a figure", "confusion matrix, reliability and F1 of each class"),
         _figure(run.get("figure"), "Learning curve", "loss against steps"),
+        _fork(run["fork"]) if run.get("fork") else "",
+        _figure(run.get("fork_figure"), "", "loss of trunk and branch from the fork on"),
         _samples(run.get("samples") or []),
         _parameters(run.get("parameters") or []),
         _plain("What cleaning removed", run.get("cleaning")),
@@ -69,7 +72,22 @@ def _figure(figure: Any, title: str, words: str) -> str:
     if figure is None or not Path(figure).is_file():
         return ""
     data = base64.b64encode(Path(figure).read_bytes()).decode()
-    return f"<h2>{title}</h2><img alt='{words}' src='data:image/png;base64,{data}'>"
+    head = f"<h2>{title}</h2>" if title else ""
+    return f"{head}<img alt='{words}' src='data:image/png;base64,{data}'>"
+
+
+def _fork(fork: Mapping[str, Any]) -> str:
+    """What a branch has changed, and the held-out losses of both from the fork on."""
+    shown = lambda value: html.escape("not set" if value is None else json.dumps(value, ensure_ascii=False))
+    rows = "".join(f"<tr><td>{html.escape(key)}</td><td class='number'>{shown(pair['trunk'])}</td>"
+                   f"<td class='number'>{shown(pair['branch'])}</td></tr>"
+                   for key, pair in fork["changes"].items())  # fmt: skip
+    rows = rows or "<tr><td>nothing changed</td><td></td><td></td></tr>"
+    for step, (trunk, branch) in fork["held_out"].items():
+        rows += f"<tr><td>held-out loss at step {step}</td>{_number(trunk, '.4f')}{_number(branch, '.4f')}</tr>"
+    facts = f"Begins at step {fork['step']} of {html.escape(fork['run'])}; the steps before are that run's."
+    titles = "<tr><th></th><th class=number>trunk</th><th class=number>branch</th></tr>"
+    return f"<h2>Trunk and branch</h2><p>{facts}</p><table>{titles}{rows}</table>"
 
 
 def _samples(samples: Sequence[Mapping[str, str]]) -> str:

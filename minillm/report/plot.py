@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from minillm.bits import replace_file
 
+LEAD_IN = 5  # of what follows a fork, a fifth as much is drawn before it
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for colour blindness
 
 
@@ -30,18 +31,29 @@ def loss_curve(metrics: Sequence[dict], path: Path, baselines: Mapping[str, floa
     _save(figure, axes, path, label)
 
 
-def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path) -> None:
-    """One smoothed training curve per run, held-out points in the same colour."""
+def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path, forks: Mapping[str, int] | None = None) -> None:
+    """One smoothed training curve per run, held-out points in the same colour.
+
+    `forks`: the step at which a run leaves another of them. Its curve begins there, all are drawn from a little before the
+    first fork on, and none is smoothed across one: what comes after it must not show before.
+    """
     figure, axes = _figure()
+    forks, last = forks or {}, max((m["step"] for metrics in runs.values() for m in metrics), default=0)
+    cuts = sorted(set(forks.values()))
+    start = cuts[0] - (last - cuts[0]) / LEAD_IN if cuts else 0
     for place, (name, metrics) in enumerate(runs.items()):
         colour = COLOURS[place % len(COLOURS)]
-        train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
-        held_out = [(m["step"], m["validation_loss"]) for m in metrics if "validation_loss" in m]
-        if train:
-            steps, losses = np.array(train).T
-            axes.plot(steps, smooth(losses), color=colour, label=name)
+        drawn = [m for m in metrics if m["step"] > max(start, forks.get(name, 0))]
+        train = np.array([(m["step"], m["loss"]) for m in drawn if "loss" in m]).reshape(-1, 2)
+        held_out = [(m["step"], m["validation_loss"]) for m in drawn if "validation_loss" in m]
+        if len(train):
+            parts = np.split(train[:, 1], np.searchsorted(train[:, 0], cuts, side="right"))
+            axes.plot(train[:, 0], np.concatenate([smooth(part) for part in parts]), color=colour, label=name)
+            axes.plot(*train.T, color=colour, alpha=0.25, linewidth=0.8) if cuts else None
         if held_out:
             axes.plot(*np.array(held_out).T, "o", color=colour)
+    for cut in cuts:
+        axes.axvline(cut, color="#555555", linestyle="--", linewidth=1, label=f"fork at step {cut}")
     _save(figure, axes, path, "loss; dots: held out")
 
 

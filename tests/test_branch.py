@@ -1,0 +1,228 @@
+"""Branches: what a run would have become from a step on, had something been otherwise; the run itself stays as it is."""
+
+import json
+import shutil
+
+import pytest
+from tiny_labelled import silent
+
+from minillm import config as configs
+from minillm.bits import hash_file
+from minillm.errors import UserError
+from minillm.experiment import fork as forks
+from minillm.experiment import reopen
+from minillm.experiment import run as runs
+from minillm.experiment.folder import RunFolder, read_json, read_lines
+from minillm.experiment.verify import verify
+from minillm.training import checkpoint, loop, provenance
+
+TEXT = """
+name = "trunk"
+data = { source = "text", path = "PATH", drop_duplicates = false }
+tokenizer = { vocabulary = 290 }
+model = { context = 16, layers = 1, width = 16, heads = 2, dropout = 0.1 }
+optimizer = { learning_rate = 2e-2 }
+train = { steps = 40, batch_size = 4, evaluate_every = 10, keep_last = 9, hash_every = 5, log_every = 2 }
+sample = { tokens = 4 }
+baselines = { orders = [1], xz = false }
+"""
+CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")  # not the same in two runs
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("branch")
+    text = "\n".join(f"line {i}: the cat number {i % 7} sat on mat {i % 5}" for i in range(300))
+    (folder / "text.txt").write_text(text)
+    (folder / "trunk.toml").write_text(TEXT.replace("PATH", str(folder / "text.txt")))
+    runs.run(configs.load(folder / "trunk.toml"), folder / "run", False, silent, silent)
+    return folder / "run"
+
+
+def branch(trunk, step, out, *settings, resume=False, show=silent):
+    return runs.run(forks.make(trunk, step, settings), out, resume, silent, show)
+
+
+def contents(folder):
+    return {path.relative_to(folder): hash_file(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def curve(folder):
+    return [{key: value for key, value in line.items() if key not in CLOCK}
+            for line in read_lines(RunFolder(folder).metrics)]  # fmt: skip
+
+
+def test_a_branch_that_changes_nothing_is_the_trunk_to_the_last_bit(trunk, tmp_path):
+    before, summary = contents(trunk), read_json(trunk / "summary.json")
+    found = branch(trunk, 20, tmp_path / "branch")
+    assert found["parameter_hash"] == summary["parameter_hash"]
+    assert (found["validation"], found["best_step"]) == (summary["validation"], summary["best_step"])
+    logs = [(folder / "provenance.jsonl").read_bytes() for folder in (trunk, tmp_path / "branch")]
+    assert logs[0] == logs[1]
+    assert curve(tmp_path / "branch") == curve(trunk)
+    assert contents(trunk) == before
+    assert read_json(tmp_path / "branch/manifest.json")["fork"]["changes"] == {}
+
+
+@pytest.fixture(scope="module")
+def slower(trunk, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slower") / "run"
+    branch(trunk, 20, folder, "optimizer.learning_rate=1e-3", "train.keep_last=1")
+    return folder
+
+
+def test_a_branch_has_the_trunk_s_curve_up_to_the_fork_and_says_where_it_comes_from(trunk, slower):
+    old, new = (provenance.read(folder / "provenance.jsonl") for folder in (trunk, slower))
+    assert old[:21] == new[:21]  # step 21 has the loss before its update
+    assert old[21]["batch"] == new[21]["batch"]
+    assert old[21]["loss"] != new[21]["loss"]
+    up_to = lambda folder: [line for line in curve(folder) if line["step"] <= 20]
+    assert up_to(slower) == up_to(trunk)
+    fork = read_json(slower / "manifest.json")["fork"]
+    assert (fork["run"], fork["name"], fork["step"]) == (str(trunk), "trunk", 20)
+    assert (fork["chain"], fork["config_sha256"]) == (old[19]["chain"], hash_file(trunk / "config.toml"))
+    assert fork["changes"]["optimizer.learning_rate"] == {"trunk": 0.02, "branch": 0.001}
+    assert configs.load(slower / "config.toml").name == "trunk-at-20"
+
+
+def test_verify_replays_a_branch_from_its_fork_and_leaves_the_rest_to_the_trunk(trunk, slower, tmp_path):
+    assert 20 in checkpoint.steps(slower / "checkpoints")  # although only the last one and the best are to be kept
+    said = []
+    found = verify(slower, 10, said.append)
+    assert (found["equal"], found["steps"], found["fork"]) == (True, 10, 20)
+    assert "from the fork at step 20 on" in found["verdict"]
+    assert any(f"minillm verify {trunk}" in line for line in said)
+    shutil.copytree(slower, tmp_path / "forged")
+    log = tmp_path / "forged/provenance.jsonl"
+    chain, lines = provenance.START, provenance.read(log)
+    log.unlink()
+    for line in lines:  # an unbroken chain over another step 7
+        batch = "0" * 16 if line["step"] == 7 else line["batch"]
+        line = provenance.record(chain, line["step"], batch, line["key"], 1.0, line.get("parameters"))
+        provenance.append(log, line)
+        chain = line["chain"]
+    with pytest.raises(UserError, match="steps 1 to 20 are not those of the trunk"):
+        verify(tmp_path / "forged", None, silent)
+
+
+def test_the_report_and_the_comparison_show_both_curves_from_the_fork_on(trunk, slower, monkeypatch):
+    page = (slower / "report.html").read_text()
+    assert "<td>optimizer.learning_rate</td><td class='number'>0.02</td><td class='number'>0.001</td>" in page
+    assert "held-out loss at step 40" in page
+    assert "held-out loss at step 20" not in page
+    assert (slower / "branch.png").read_bytes().startswith(b"\x89PNG")
+    seen = {}
+    monkeypatch.setattr("minillm.report.plot.compare_curves", lambda *found: seen.update(forks=found[2]))
+    reopen.compare([trunk, slower])
+    assert seen["forks"] == {str(slower): 20}
+    assert "fork" not in read_json(trunk / "manifest.json")
+    assert "Trunk and branch" not in (trunk / "report.html").read_text()
+
+
+def test_no_curve_shows_before_a_fork_what_comes_after_it(monkeypatch, tmp_path):
+    from minillm.report import plot
+
+    drawn = {}
+    monkeypatch.setattr(plot, "_save", lambda figure, axes, path, label: drawn.update({
+        line.get_label(): line.get_xydata() for line in axes.lines}))  # fmt: skip
+    old = [{"step": step, "loss": 5.0 if step <= 50 else 1.0} for step in range(1, 101)]
+    new = [{"step": step, "loss": 5.0 if step <= 50 else 9.0} for step in range(1, 101)]
+    plot.compare_curves({"old": old, "new": new}, tmp_path / "x.png", {"new": 50})
+    assert drawn["new"][0].tolist() == [51.0, 9.0]
+    assert drawn["old"][0, 0] == 41.0  # a fifth of what comes after the fork
+    assert set(drawn["old"][:10, 1]) == {5.0}
+    assert drawn["fork at step 50"][0, 0] == 50.0
+
+
+def test_a_branch_that_was_killed_at_any_place_goes_on_to_the_same_bits(trunk, slower, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    settings = ("optimizer.learning_rate=1e-3", "train.keep_last=1")
+    monkeypatch.setattr(checkpoint, "save", stop)  # all is copied but the state
+    with pytest.raises(KeyboardInterrupt):
+        branch(trunk, 20, tmp_path / "run", *settings)
+    monkeypatch.undo()
+    assert not (tmp_path / "run").exists()  # what cannot begin leaves no trace
+    with pytest.raises(KeyboardInterrupt):
+        branch(trunk, 20, tmp_path / "run", *settings, show=lambda step, line: stop() if step == 34 else None)
+    moved = trunk.rename(trunk.with_name("moved"))  # from here on the trunk's state is no longer asked for
+    trunk.mkdir()
+    shutil.copyfile(moved / "config.toml", trunk / "config.toml")
+    try:
+        found = branch(trunk, 20, tmp_path / "run", *settings, resume=True)
+    finally:
+        shutil.rmtree(trunk)
+        moved.rename(trunk)
+    assert found["parameter_hash"] == read_json(slower / "summary.json")["parameter_hash"]
+    assert (tmp_path / "run/provenance.jsonl").read_bytes() == (slower / "provenance.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("step", "settings", "words"), [
+    (15, (), "no checkpoint of step 15; there are: 10, 20, 30, 40"), (40, (), "nothing is left to train"),
+    (20, ("train.steps=20",), "nothing is left to train"), (20, ("model.width=32",), "model.width: the parameters"),
+    (20, ("model.kind=lstm",), "model.kind: the parameters"), (20, ("tokenizer.kind=char",), "tokenizer.kind: the trunk has"),
+    (20, ("data.split_seed=1",), "data.split_seed: it decides what is held out"), (20, ("tuning.method=lora",), "which of them train"),
+    (20, ("optimizer.name=sgd",), "optimizer.name: what one optimizer"), (20, ("objective.name=masked",), "objective.name: the trunk"),
+    (20, ("base.run=elsewhere",), "base.run: it comes before"), (20, ("optimizer.learning_rat=1",), "did you mean 'learning_rate'"),
+])  # fmt: skip
+def test_what_would_make_the_state_unusable_is_refused_with_the_reason(trunk, tmp_path, step, settings, words):
+    with pytest.raises(UserError, match=words):
+        branch(trunk, step, tmp_path / "out", *settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_much_else_may_change(trunk):
+    settings = ("optimizer.schedule=linear", "optimizer.weight_decay=0.0", "optimizer.clip_norm=5.0", "model.dropout=0.0",
+                "train.batch_size=8", "train.seed=3", "train.steps=50", "data.length=8", "objective.label_smoothing=0.1")  # fmt: skip
+    forks.refuse(forks.make(trunk, 20, settings), trunk.parent / "nothing")
+    continued = configs.check(configs.plain(configs.load(trunk / "config.toml")) | {
+        "model": {"kind": "lstm"}, "data": {"source": "text", "path": "x", "packing": "continued"}}, "x")  # fmt: skip
+    with pytest.raises(UserError, match=r"train\.seed: a state of the trunk's goes on"):
+        forks._refuse_keys(["train.seed"], continued, trunk)
+
+
+def test_a_branch_remembers_the_best_so_far_where_its_checkpoint_is_there(trunk, tmp_path):
+    """Without it, it begins without a best, and without the evaluations in vain since then."""
+    folder = RunFolder(tmp_path)
+    for step, progress in ((10, loop.Progress(1.0, 10)), (30, loop.Progress(1.0, 10, 2))):
+        checkpoint.save(folder.checkpoints, step, {}, progress._asdict())
+    at = lambda *settings: forks._progress(forks.make(trunk, 30, settings), folder)
+    assert at()[:4] == (1.0, 10, 2, False)
+    assert at("train.patience=2").finished
+    shutil.rmtree(folder.checkpoints / "step_00000010")
+    assert at("train.patience=2")[:4] == (None, 0, 0, False)
+
+
+def test_the_command_says_how_a_branch_goes_on(trunk, tmp_path, monkeypatch, capsys):
+    import sys
+
+    from minillm import cli
+
+    def stopped(experiment, root, resume, say, show):
+        raise runs.Stopped(25, 2, root)
+
+    monkeypatch.setattr(cli.runs, "prepare", lambda: None)
+    monkeypatch.setattr(runs, "run", stopped)
+    words = ["branch", str(trunk), "--at", "20", "--set", "train.steps=50", "--out", str(tmp_path / "b")]
+    monkeypatch.setattr(sys, "argv", ["minillm", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    assert f"minillm {' '.join(words)} --resume" in capsys.readouterr().err
+
+
+def test_a_pretraining_of_the_trunk_s_own_becomes_the_base_of_its_branches(tmp_path):
+    from tiny_labelled import PRETRAIN, config, reviews
+
+    from minillm.experiment import base as bases
+
+    (tmp_path / "reviews.txt").write_text(reviews())
+    (tmp_path / "c.toml").write_text(config(tmp_path / "reviews.txt", steps=6) + PRETRAIN)
+    trunk = tmp_path / "run"
+    summary = runs.run(bases.load(tmp_path / "c.toml", ["tuning.method=lora"]), trunk, False, silent, silent)
+    found = branch(trunk, 3, tmp_path / "branch")
+    assert found["parameter_hash"] == summary["parameter_hash"]
+    assert not (tmp_path / "branch/pretrain").exists()
+    assert json.loads((tmp_path / "branch/manifest.json").read_text())["base"]["run"] == str(trunk / "pretrain")
+    assert verify(tmp_path / "branch", None, silent)["equal"]
