@@ -23,7 +23,7 @@ from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
-from minillm.run_section import ForkConfig
+from minillm.run_section import ForkConfig, TrackingConfig
 from minillm.sections import (
     IMAGES,
     LABELLED,
@@ -64,6 +64,7 @@ class Experiment:
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     fork: ForkConfig = field(default_factory=ForkConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):

@@ -17,3 +17,17 @@ class ForkConfig:
     def __post_init__(self):
         if (self.run is None) != (self.step is None):
             raise ValueError("run and step go together: name both or none")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Who is told how a run goes, besides its folder; see `experiment/tracking.py`."""
+
+    __pydantic_config__ = STRICT
+
+    tensorboard: bool = False  # event files in the run's folder: tensorboard --logdir RUN/tensorboard
+    wandb: str | None = None  # a project of Weights & Biases; WANDB_MODE=offline sends nothing
+
+    def __post_init__(self):
+        if self.wandb is not None and not self.wandb.strip():
+            raise ValueError("wandb names a project: name one, or leave it out")

@@ -28,7 +28,7 @@ def run(
     _train(experiment, out, resume, as_json, ["run", str(config), *_settings(overrides)])
 
 
-@app.command(epilog="Example: `minillm branch runs/quickstart --at 600 --set optimizer.learning_rate=1e-3`")
+@app.command(epilog="Example: `minillm branch runs/quickstart --at 525 --set optimizer.learning_rate=1e-3`")
 def branch(
     run: RunPath,
     at: Annotated[int, typer.Option(min=1, help="The step of one of the run's checkpoints")],

@@ -5,5 +5,5 @@ setup.py    config -> model, step, shardings    run.py     the run itself
 results.py  evaluation, baselines, samples      write.py   figure, report, summary
 reopen.py   sample, eval and compare            verify.py  replays a run
 describe.py what a config would cost            display.py tables and progress
-fork.py     a run that branches off another
+fork.py     a run that branches off another     tracking.py TensorBoard, Weights & Biases
 """

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "mesh.",
     "name",
     "sample.",
+    "tracking.",
     "data.path",
 )  # on resume; the rest would change the bits
 
@@ -47,6 +48,8 @@ class RunFolder(NamedTuple):
     samples = property(lambda self: self.root / "samples.txt")
     figure = property(lambda self: self.root / "loss.png")
     evaluation = property(lambda self: self.root / "evaluation.json")
+    tensorboard = property(lambda self: self.root / "tensorboard")
+    tracking = property(lambda self: self.root / "wandb.json")
     branch = property(lambda self: self.root / "branch.png")
     classes = property(lambda self: self.root / "classes.png")
     report = property(lambda self: self.root / "report.html")

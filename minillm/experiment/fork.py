@@ -45,7 +45,7 @@ FIXED = {
 MAY_CHANGE = ("model.dropout", "model.dtype", "model.remat", "model.scan", "data.path", "data.length", "data.shifts",
               "tuning.layer_decay", "tuning.unfreeze_every", "tuning.orthogonality")  # fmt: skip
 CONTINUED = ("data.length", "train.batch_size", "train.seed")  # fixed where a state goes on from row to row
-ITS_OWN = ("name", "fork.")  # of a branch
+ITS_OWN = ("name", "fork.", "tracking.")  # of a branch
 
 
 def make(root: Path, step: int, overrides: Sequence[str]) -> Experiment:

@@ -19,7 +19,7 @@ from minillm import hosts
 from minillm.bits import host_array
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import exchange
+from minillm.experiment import exchange, tracking
 from minillm.experiment import folder as folders
 from minillm.experiment import fork as forks
 from minillm.experiment.data import load_data, vocabulary_size
@@ -46,6 +46,7 @@ class Stopped(Exception):
 
 def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable, show: Callable) -> dict:
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
+    tracking.refuse_missing(experiment.tracking)
     forks.refuse(experiment, root)
     before = bases.pretraining(experiment)
     hosts.join(experiment.mesh)
@@ -68,11 +69,14 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
                 _write_manifest(job, base.about)
                 hosts.wait("the first process has prepared the folder")
             state, frozen, progress = restore_or_start(job, resume, base)
-        state, progress = _train(job, state, frozen, progress)
-        if not writes:
-            return {}
-        job, state, frozen = _alone(job, state, frozen)
-        return finish(job, state, frozen, progress, base.arrays)
+        with tracking.tracked(job) as (job, tell):
+            state, progress = _train(job, state, frozen, progress)
+            if not writes:
+                return {}
+            job, state, frozen = _alone(job, state, frozen)
+            summary = finish(job, state, frozen, progress, base.arrays)
+            tell(summary)
+        return summary
 
 
 def _alone(job: Run, state: State, frozen) -> tuple[Run, State, Any]:
