@@ -250,7 +250,7 @@ def test_a_base_that_does_not_fit_is_refused(folder, staged, tmp_path, settings,
 
 def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
     command = [sys.executable, "-m", "minillm.cli", "sweep", str(folder / "staged.toml"), "--set", "train.steps=10",
-               "--set", "train.evaluate_every=10", "--grid", "optimizer.learning_rate=1e-4,1e-2", "--seeds", "0,1",
+               "--set", "train.evaluate_every=10", "--grid", "optimizer.learning_rate=1e-4,1e-2", "--seeds", "0,1", "--parallel", "2",
                "--out", str(tmp_path), "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
     assert done.returncode == 0, done.stderr

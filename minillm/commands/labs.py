@@ -14,6 +14,8 @@ import typer
 from minillm.commands.shared import SAID, Config, Json, Set, app, interrupt, output, prepare
 from minillm.errors import UserError
 
+Parallel = Annotated[int, typer.Option(min=1, help="Runs at once, each on its share of the cores")]
+
 
 @app.command(epilog="Example: `minillm lab configs/history.toml`, and again after a stop: it goes on")
 def lab(
@@ -21,6 +23,7 @@ def lab(
     overrides: Set = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The lab's folder; default runs/NAME")] = None,
     only: Annotated[list[str], typer.Option(help="A member to run; may be repeated; default all")] = [],  # noqa: B006
+    parallel: Parallel = 1,
     as_json: Json = False,
 ) -> None:
     """Several runs that differ in what they say, several seeds each: one table, one figure."""
@@ -28,37 +31,48 @@ def lab(
     environment = _leave_accelerator()
     from minillm.experiment import display
     from minillm.experiment import lab as labs
+    from minillm.experiment.workers import Workers
 
     found = labs.load(config, tuple(overrides))
     root = out or Path("runs") / found.name
     say = lambda text: None if as_json else typer.echo(text)
     with _going_on(root):
-        table = labs.run_lab(found, root, tuple(only), say, environment)
+        table = labs.run_lab(found, root, tuple(only), say, Workers(parallel, environment))
     output(table, as_json, lambda: display.lab(table, root))
 
 
 @app.command(epilog="Example: `minillm sweep configs/sentiment-zh.toml --grid optimizer.learning_rate=3e-5,1e-4,3e-4`")
 def sweep(
     config: Config,
-    grid: Annotated[list[str], typer.Option(help="section.key=value,value,...; may be repeated")],
+    grid: Annotated[
+        list[str], typer.Option(help="section.key=value,value or, with --random, LOW..HIGH[:log]; repeats")
+    ],
+    random: Annotated[int | None, typer.Option(min=1, help="Draw so many points, in place of the whole grid")] = None,
+    draw_seed: Annotated[int, typer.Option(min=0, help="Of the drawing; the same draws the same points")] = 0,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2")] = "0,1,2",
     overrides: Set = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The sweep's folder; default runs/NAME-sweep")] = None,
+    out: Annotated[Path | None, typer.Option(help="Its folder; default runs/NAME-sweep, or -search")] = None,
+    parallel: Parallel = 1,
     as_json: Json = False,
 ) -> None:
-    """One config at every point of a grid, several seeds each: mean and interval, and a plot."""
+    """One config at every point of a grid or at random ones, several seeds each: mean and interval, and a plot."""
     prepare()
     environment = _leave_accelerator()
     from minillm.experiment import display
     from minillm.experiment import sweep as sweeps
+    from minillm.experiment.draws import Search
+    from minillm.experiment.workers import Workers
 
     if not all(part.strip().isdecimal() for part in seeds.split(",")):
         raise UserError(f"expected numbers with commas, got {seeds!r}", "--seeds", "for example --seeds 0,1,2")
-    found = sweeps.plan(config, overrides, grid, tuple(int(part) for part in seeds.split(",")))
+    search = None if random is None else Search(random, draw_seed)
+    found = sweeps.plan(config, overrides, grid, tuple(int(part) for part in seeds.split(",")), search)
     root = out or Path("runs") / found.lab.name
     say = lambda text: None if as_json else typer.echo(text)
+    for number, point in enumerate(found.points.values() if search else (), start=1):
+        say(f"Point {number}: {', '.join(f'{key} {value}' for key, value in point.items())}")
     with _going_on(root):
-        table = sweeps.run_sweep(found, root, say, environment)
+        table = sweeps.run_sweep(found, root, say, Workers(parallel, environment))
     output(table, as_json, lambda: display.sweep(table, root))
 
 

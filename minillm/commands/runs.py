@@ -165,8 +165,10 @@ def evaluate(
 
 
 @app.command(epilog="Example: `minillm compare runs/a runs/b`")
-def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs")], as_json: Json = False) -> None:
-    """One table and one plot over several runs."""
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of labs and sweeps")], as_json: Json = False
+) -> None:
+    """One table and one plot over several runs; where seeds are repeated, the differences with their intervals."""
     from minillm.experiment import display, reopen
 
     found = reopen.compare(runs)

@@ -98,6 +98,56 @@ def over_seeds(
     return found
 
 
+def welch(
+    left: Sequence[float] | Float64[np.ndarray, "seeds"],
+    right: Sequence[float] | Float64[np.ndarray, "others"],
+    *,
+    level: float = LEVEL,
+) -> dict[str, float | None]:
+    """{"value", "low", "high", "p"} of mean(right) - mean(left) for seeds that are independent, of unequal variance.
+
+    Welch 1947: with v = s^2 / n of either side, the difference has the standard error sqrt(v1 + v2) and about
+    (v1 + v2)^2 / (v1^2 / (n1 - 1) + v2^2 / (n2 - 1)) degrees of freedom (Satterthwaite 1946). p is two-sided.
+    """
+    rows = [np.asarray(values, np.float64) for values in (left, right)]
+    if min(map(len, rows)) < 2:
+        message = f"{len(rows[0])} and {len(rows[1])} seeds, one alone does not say how much seeds differ"
+        raise UserError(message, "seeds", "run two of each at least")
+    parts = [float(row.var(ddof=1)) / len(row) for row in rows]
+    freedom = sum(parts) ** 2 / max(
+        sum(part**2 / (len(row) - 1) for part, row in zip(parts, rows, strict=True)), 1e-300
+    )
+    return _student(float(rows[1].mean() - rows[0].mean()), sum(parts) ** 0.5, freedom, level)
+
+
+def paired_seeds(
+    left: Sequence[float] | Float64[np.ndarray, "seeds"],
+    right: Sequence[float] | Float64[np.ndarray, "seeds"],
+    *,
+    level: float = LEVEL,
+) -> dict[str, float | None]:
+    """The same where values at one place share their seed: what a seed does to both cancels (Student 1908)."""
+    row = np.asarray(right, np.float64) - np.asarray(left, np.float64)
+    if len(row) < 2:
+        raise UserError(f"{len(row)} pairs of seeds", "seeds", "run two seeds of each at least")
+    return _student(float(row.mean()), float(row.std(ddof=1)) / len(row) ** 0.5, len(row) - 1, level)
+
+
+def _student(value: float, error: float, freedom: float, level: float) -> dict[str, float | None]:
+    """Interval and two-sided p of a difference with that standard error; no p where nothing varies."""
+    from scipy.stats import t
+
+    if error == 0.0:
+        return {"value": value, "low": value, "high": value, "p": None}
+    half = float(t.ppf((1.0 + level) / 2.0, freedom)) * error
+    return {
+        "value": value,
+        "low": value - half,
+        "high": value + half,
+        "p": float(2.0 * t.sf(abs(value) / error, freedom)),
+    }
+
+
 def _evaluate(
     metric: Metric, examples: int, resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -131,17 +131,41 @@ def _start(text: str, most: int = 200) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def compare(rows: list[dict], plot: Path) -> None:
-    """One row per run, and where the curves are."""
-    drawn = Table(title="Runs", box=box.SIMPLE)
-    for name in rows[0]:
-        title = {"bits_per_character": "bits/char", "parameters": "params"}.get(name, name)
-        drawn.add_column(title, justify="left" if name == "run" else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(_number(value) for value in row.values()))
+def compare(found: dict, plot: Path) -> None:
+    """One row per run and where the curves are; then groups of seeds and how far they differ."""
     console = Console()
+    if found["runs"]:
+        drawn = Table(title="Runs", box=box.SIMPLE)
+        for name in found["runs"][0]:
+            title = {"bits_per_character": "bits/char", "parameters": "params"}.get(name, name)
+            drawn.add_column(title, justify="left" if name == "run" else "right", overflow="fold")
+        for row in found["runs"]:
+            drawn.add_row(*(_number(value) for value in row.values()))
+        console.print(drawn)
+        console.print(f"Curves: {plot}", highlight=False, soft_wrap=True)
+    if not found["differences"]:
+        return
+    drawn = Table(title="Seeds: mean ± half of the 95 % interval", box=box.SIMPLE)
+    for title, side in (("group", "left"), ("seeds", "right"), (found["differences"][0]["metric"], "right")):
+        drawn.add_column(title, justify=side, overflow="fold")
+    for group in found["groups"]:
+        metric = group["metrics"].get(found["differences"][0]["metric"])
+        drawn.add_row(group["name"], ", ".join(map(str, group["seeds"])), _half(metric))
     console.print(drawn)
-    console.print(f"Curves: {plot}", highlight=False, soft_wrap=True)
+    for row in found["differences"]:
+        console.print(seed_difference(row), highlight=False, markup=False, soft_wrap=True)
+    if len(found["differences"]) > 1:
+        console.print("Each p is for its pair alone: among many pairs some are small by chance.", soft_wrap=True)
+
+
+def seed_difference(row: dict) -> str:
+    """How far two groups of seeds differ, in words: as if seeds were independent, and seed by seed."""
+    parts = []
+    for key, words in (("welch", "Welch"), ("paired", "paired by seed")):
+        if test := row[key]:
+            sure = "nothing varies" if test["p"] is None else f"p = {test['p']:.3f}"
+            parts.append(f"[{test['low']:+.4f}, {test['high']:+.4f}] {sure} ({words})")
+    return f"{row['right']} - {row['left']}: {row['metric']} {row['welch']['value']:+.4f}, {'; '.join(parts)}"
 
 
 def methods(found: dict, root: Path) -> None:
@@ -180,7 +204,9 @@ def _cost(rows: Iterable[dict], key: str, scale: float, form: str) -> str:
 def _half(value: dict | None) -> str:
     if value is None:
         return ""
-    return f"{value['mean']:.3f}" + (f" ± {(value['high'] - value['low']) / 2:.3f}" if "low" in value else "")
+    return f"{value['mean']:.3f}" + (
+        f" ± {(value['high'] - value['low']) / 2:.3f}" if value.get("low") is not None else ""
+    )
 
 
 def lab(found: dict, root: Path) -> None:

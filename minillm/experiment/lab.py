@@ -9,14 +9,11 @@ config says it. Every run is an ordinary one, in a process and a folder of its o
 import dataclasses
 import fnmatch
 import re
-import signal
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tomli_w
 
@@ -25,11 +22,13 @@ from minillm.bits import replace_file
 from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import base as bases
+from minillm.experiment import draws
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
+from minillm.experiment.workers import ONE, Job, Workers, shares, train_all
 from minillm.report.lab import write_figure
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
@@ -53,6 +52,7 @@ class Lab:
     shared: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     probe: bool = False  # read the documents' labels off frozen features
+    draws: dict[str, Any] = field(default_factory=dict)  # of a random search, whose points the members are
 
     def __post_init__(self):
         for name in (self.name, *self.members, *self.tasks, *self.methods, *self.bases):
@@ -74,15 +74,6 @@ class Lab:
         return {name: merge(self.shared, own) for name, own in (self.members or pairs).items()}
 
 
-class Job(NamedTuple):
-    """One run of a lab."""
-
-    member: str
-    seed: int
-    config: Path
-    run: Path
-
-
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Lab:
     """Reads a lab's file. Raises: UserError."""
     raw = configs.read_toml(path, overrides)
@@ -92,13 +83,19 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Lab:
 
 
 def run_lab(
-    lab: Lab, root: Path, only: tuple[str, ...], say: Callable[[str], None], environment=None, part: str = "judged"
+    lab: Lab,
+    root: Path,
+    only: tuple[str, ...],
+    say: Callable[[str], None],
+    workers: Workers = ONE,
+    part: str = "judged",
 ) -> dict[str, Any]:
     """Runs what has not run yet, of all members or the named ones; returns and writes the table.
 
-    `environment` is that of the runs, where it is not this process's. `part`: the metrics of the rows are those on the
-    "validation" part, or on the one that the runs are "judged" on. Raises: UserError.
+    `part`: the metrics of the rows are those on the "validation" part, or on the one that the runs are "judged" on.
+    Raises: UserError.
     """
+    shares(workers.parallel)
     members = lab.sections()
     chosen = [member for member in members if not only or any(fnmatch.fnmatchcase(member, name) for name in only)]
     for name in only:
@@ -108,19 +105,13 @@ def run_lab(
     if root.is_file() or (root / "config.toml").is_file():
         what = "a file" if root.is_file() else "the folder of a run"
         raise UserError(f"this is {what}, a folder for many runs was expected", str(root), "choose another --out")
-    for name, sections in lab.bases.items():
-        job, text = Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name), {"name": name} | sections
-        bases.check(text, f"bases.{name}")
-        _write_configs({job: tomli_w.dumps(text)})
-        if not (job.run / "summary.json").exists():
-            say(f"Base {name}")
-            _train(job, environment)
+    if lab.draws:
+        draws.remember(root / "draws.json", lab.draws)
+    _train_bases(lab, root, say, workers)
     everything = plan(lab, root, say)
     jobs = [job for job in everything if job.member in chosen]
+    train_all([job for job in jobs if not (job.run / "summary.json").exists()], workers, say)
     for number, job in enumerate(jobs, start=1):
-        if not (job.run / "summary.json").exists():
-            say(f"Run {number} of {len(jobs)}: {job.member}, seed {job.seed}")
-            _train(job, environment)
         if lab.probe and not (job.run / "probe.json").exists():
             say(f"Probe {number} of {len(jobs)}: {job.member}, seed {job.seed}")
             folders.write_json(job.run / "probe.json", probe(job.run))
@@ -129,6 +120,17 @@ def run_lab(
     folders.write_json(root / "table.json", table)
     write_figure(table, root / "table.png")
     return table
+
+
+def _train_bases(lab: Lab, root: Path, say: Callable[[str], None], workers: Workers) -> None:
+    texts = {}
+    for name, sections in lab.bases.items():
+        text = {"name": name} | sections
+        bases.check(text, f"bases.{name}")
+        texts[Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name)] = tomli_w.dumps(text)
+    _write_configs(texts)
+    jobs = [job for job in texts if not (job.run / "summary.json").exists()]
+    train_all(jobs, workers, lambda text: say(text.replace("Run", "Base", 1)))
 
 
 def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
@@ -264,20 +266,3 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 def _pace(steps: int) -> dict[str, int]:
     return {"steps": steps, "evaluate_every": max(steps // 2, 1), "log_every": max(steps // 50, 1)}
-
-
-def _train(job: Job, environment: dict[str, str] | None) -> None:
-    """One run in a process of its own. What stops the lab stops the run, which saves and is waited for."""
-    command = [sys.executable, "-m", "minillm.cli", "run", str(job.config), "--out", str(job.run), "--resume"]
-    with subprocess.Popen(command, env=environment) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()  # a terminal's Ctrl-C has reached it already, a signal to the lab alone has not
-            process.wait()
-            raise
-    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
-        raise KeyboardInterrupt
-    if code:
-        mend = "mend what it says above, then give the same command again"
-        raise UserError(f"the run of {job.member}, seed {job.seed}, ended with code {code}", str(job.run), mend)

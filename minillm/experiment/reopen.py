@@ -9,7 +9,7 @@ import jax
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import exchange, fill, judging, results
+from minillm.experiment import exchange, fill, judging, results, seeds
 from minillm.experiment import folder as folders
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
@@ -89,8 +89,17 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
     return {"step": step, "split": split} | held_out | {NEEDS[experiment.objective.name].unit: found["scored"]}
 
 
-def compare(roots: list[Path]) -> list[dict[str, Any]]:
-    """One row per finished run; the curves go into compare.png beside the first, branches from their forks on."""
+def compare(roots: list[Path]) -> dict[str, Any]:
+    """{"runs": a row per finished run, "groups", "differences"}: labs and sweeps count as groups, see `seeds.py`.
+
+    The curves of the runs go into compare.png beside the first, those of branches from their forks on.
+    """
+    rows = _rows([root for root in roots if not seeds.is_lab(root)])
+    groups = seeds.group(roots)
+    return {"runs": rows, "groups": groups, "differences": seeds.differences(groups)}
+
+
+def _rows(roots: list[Path]) -> list[dict[str, Any]]:
     from minillm.report.plot import compare_curves
 
     rows, curves, forks = [], {}, {}
@@ -108,5 +117,6 @@ def compare(roots: list[Path]) -> list[dict[str, Any]]:
         fork = folders.read_json(folder.manifest).get("fork")
         if fork and Path(fork["run"]) in [other.absolute() for other in roots]:
             forks[str(root)] = fork["step"]
-    compare_curves(curves, roots[0] / "compare.png", forks)
+    if rows:
+        compare_curves(curves, roots[0] / "compare.png", forks)
     return rows

@@ -1,6 +1,7 @@
-"""`minillm sweep`: one config at every point of a grid, several seeds each. A sweep is a lab whose members are the points.
+"""`minillm sweep`: one config at every point of a grid, or at random points (`draws.py`), several seeds each.
 
-What no point of the grid changes is done once: where the config pretrains first, each seed's pretraining is shared.
+A sweep is a lab whose members are the points. What no point changes is done once: where the config pretrains first, each
+seed's pretraining is shared.
 """
 
 import itertools
@@ -12,8 +13,11 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment import base as bases
+from minillm.experiment import draws
 from minillm.experiment import folder as folders
 from minillm.experiment import lab as labs
+from minillm.experiment.workers import ONE, Workers
+from minillm.report.columns import HIGHER, main_metric
 from minillm.report.sweep import write_figure
 
 BEFORE = ("pretrain", "data", "tokenizer", "model", "base")  # sections that pretraining depends on
@@ -42,7 +46,9 @@ def parse_grid(grid: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ...]) -> Sweep:
+def plan(
+    path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ...], search: draws.Search | None = None
+) -> Sweep:
     """Every point's sections. Raises: UserError where one of them is no right config."""
     values, members, points = parse_grid(grid), {}, {}
     raw = configs.read_toml(path, overrides)
@@ -50,8 +56,7 @@ def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ..
     if experiment.pretrain and not any(key.split(".")[0] in BEFORE for key in values):
         shared = {f"pretrain-{seed}": _before(raw, path, seed) for seed in seeds}
     model = configs.plain(experiment)["model"]  # whole: the base's may be what [pretrain] changes for itself
-    for point in itertools.product(*values.values()):
-        settings = dict(zip(values, point, strict=True))
+    for settings in _settings(values, search):
         name = "-".join(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
         sections = configs.read_toml(path, [*overrides, *(f"{key}={value}" for key, value in settings.items())])
         if shared:
@@ -62,18 +67,36 @@ def plan(path: Path, overrides: list[str], grid: list[str], seeds: tuple[int, ..
         if member in members:
             raise UserError(f"two points are called {member}", "--grid", "name each value once")
         members[member], points[member] = sections, settings
-    raw = {"name": f"{experiment.name}-sweep", "members": members, "bases": shared, "seeds": list(seeds)}
+    name = f"{experiment.name}-{'search' if search else 'sweep'}"
+    raw = {"name": name, "members": members, "bases": shared, "seeds": list(seeds)}
+    if search is not None:
+        raw["draws"] = {"grid": values, "seed": search.seed, "points": list(points.values())}
     return Sweep(configs.validate(labs.Lab, raw, "--grid, --seeds"), points)
 
 
-def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], environment=None) -> dict[str, Any]:
+def _settings(values: dict[str, list[str]], search: draws.Search | None) -> list[dict[str, str]]:
+    """key -> value of every point. Raises: UserError."""
+    if search is not None:
+        return draws.draw_points(values, search)
+    for key, found in values.items():
+        if ranges := [value for value in found if isinstance(draws.parse(value), draws.Range)]:
+            mend = "draw points from it with --random NUMBER, or name values"
+            raise UserError(f"{ranges[0]} is a range", f"--grid {key}", mend)
+    return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], workers: Workers = ONE) -> dict[str, Any]:
     """Runs what has not run yet; the table has each row's point, judged on the validation part. Raises: UserError.
 
     A test part stays out: who chooses a point by it has no part left that says how good the choice is.
     """
-    table = labs.run_lab(sweep.lab, root, (), say, environment, "validation")
+    table = labs.run_lab(sweep.lab, root, (), say, workers, "validation")
     for row in table["rows"]:
         row["point"] = sweep.points[row["member"]]
+    table["random"] = bool(sweep.lab.draws)
+    if table["random"]:  # best first
+        metric = main_metric(table["rows"])
+        table["rows"].sort(key=lambda row: row[metric]["mean"] * (-1.0 if metric in HIGHER else 1.0))
     folders.write_json(root / "table.json", table)
     write_figure(table, root / "sweep.png")
     return table

@@ -14,6 +14,8 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
     metric = next((key for key in COLUMNS if all(key in row for row in rows)), None)
     if metric is None or not rows:
         return
+    if table.get("random"):
+        return write_search(table, metric, path)
     first = next(iter(rows[0]["point"]))
     lines: dict[str, list[Mapping]] = {}
     for row in rows:
@@ -23,21 +25,49 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
     places = _places([row["point"][first] for row in rows], axis)
     for number, (name, members) in enumerate(lines.items()):
         colour, x = COLOURS[number % len(COLOURS)], [places[row["point"][first]] for row in members]
-        means = [row[metric]["mean"] for row in members]
-        below = [row[metric]["mean"] - row[metric].get("low", row[metric]["mean"]) for row in members]
-        axis.errorbar(x, means, yerr=[below, below], fmt="o-", capsize=3, color=colour, label=name or None)
-        for place, row in zip(x, members, strict=True):
-            axis.plot([place] * len(row[metric]["values"]), row[metric]["values"], ".", color=colour, alpha=0.5)
+        _intervals(axis, x, members, metric, "o-", colour, name or None)
+    _label(axis, table, metric, first)
+    axis.set_ylabel(_title(metric))
+    save_figure(figure, path)
+
+
+def write_search(table: Mapping[str, Any], metric: str, path: Path) -> None:
+    """A panel per key, with every point in each of them; the best one stands out."""
+    rows, keys = table["rows"], list(table["rows"][0]["point"])
+    figure, axes = new_figure(len(keys), [5] * len(keys))
+    for key, axis in zip(keys, axes, strict=True):
+        places = _places([row["point"][key] for row in rows], axis)
+        for members, colour, name in ((rows[1:], COLOURS[0], None), (rows[:1], COLOURS[1], "best")):
+            _intervals(axis, [places[row["point"][key]] for row in members], members, metric, "o", colour, name)
+        _label(axis, table, metric, key)
+    axes[0].set_ylabel(_title(metric))
+    save_figure(figure, path)
+
+
+def _intervals(
+    axis, x: list[float], rows: list[Mapping], metric: str, form: str, colour: str, name: str | None
+) -> None:
+    """Mean and interval of each row, a dot per seed."""
+    means = [row[metric]["mean"] for row in rows]
+    below = [row[metric]["mean"] - row[metric].get("low", row[metric]["mean"]) for row in rows]
+    axis.errorbar(x, means, yerr=[below, below], fmt=form, capsize=3, color=colour, label=name)
+    for place, row in zip(x, rows, strict=True):
+        axis.plot([place] * len(row[metric]["values"]), row[metric]["values"], ".", color=colour, alpha=0.5)
+
+
+def _label(axis, table: Mapping[str, Any], metric: str, key: str) -> None:
+    """The baselines, the name of the axis, and what all panels share."""
     for number, (name, found) in enumerate(_baselines(table, metric).items()):
         axis.axhline(found, color=COLOURS[1 + number % 5], linestyle="--", linewidth=1, label=name)
-    better = "higher" if metric in HIGHER else "lower"
-    axis.set_xlabel(first)
-    axis.set_ylabel(f"{COLUMNS[metric][0]}, validation part ({better} is better)")
+    axis.set_xlabel(key)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, frameon=False)
-    save_figure(figure, path)
+
+
+def _title(metric: str) -> str:
+    return f"{COLUMNS[metric][0]}, validation part ({'higher' if metric in HIGHER else 'lower'} is better)"
 
 
 def _places(values: list[str], axis) -> dict[str, float]:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from minillm.errors import UserError
 from minillm.evaluation.classification import regression, single_label
-from minillm.evaluation.intervals import bootstrap, draw_weights, over_seeds, paired_bootstrap
+from minillm.evaluation.intervals import bootstrap, draw_weights, over_seeds, paired_bootstrap, paired_seeds, welch
 
 
 def mean_of(values):
@@ -110,3 +110,24 @@ def test_mistakes_are_named():
         bootstrap(mean_of(np.zeros(0)), 0)
     with pytest.raises(UserError, match="no values"):
         over_seeds([])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_differences_between_seeds_are_scipys(seed):
+    random = np.random.default_rng(seed)
+    left, right = random.normal(0.7, 0.05, 3), random.normal(0.8, 0.01, 5)
+    for found, expected in ((welch(left, right), stats.ttest_ind(right, left, equal_var=False)),
+                            (paired_seeds(left, right[:3]), stats.ttest_rel(right[:3], left))):  # fmt: skip
+        interval = expected.confidence_interval(0.95)
+        assert (found["low"], found["high"], found["p"]) == pytest.approx((*interval, expected.pvalue))
+    assert welch(left, right)["value"] == pytest.approx(right.mean() - left.mean())
+
+
+def test_pairs_find_what_varies_with_the_seed_alone_and_a_single_seed_is_no_evidence():
+    seeds = np.array([0.5, 0.6, 0.9])
+    better = seeds + np.array([0.010, 0.011, 0.012])
+    assert paired_seeds(seeds, better)["p"] < 0.01 < welch(seeds, better)["p"]
+    assert paired_seeds(seeds, seeds) == {"value": 0.0, "low": 0.0, "high": 0.0, "p": None}
+    for test in (welch, paired_seeds):
+        with pytest.raises(UserError, match="two"):
+            test([0.5], [0.6])

@@ -1,0 +1,180 @@
+"""Random search, several runs at once, and whether a difference between seeds is more than luck."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_labelled import silent
+
+from minillm import config as configs
+from minillm.errors import UserError
+from minillm.evaluation.intervals import over_seeds, welch
+from minillm.experiment import display, draws, reopen, seeds, workers
+from minillm.experiment import sweep as sweeps
+from minillm.experiment.draws import Search
+from minillm.experiment.workers import Job, Workers
+
+COPY = Path(__file__).parents[1] / "configs/copy.toml"
+GRID = {
+    "optimizer.learning_rate": ["1e-4..1e-2:log"],
+    "model.layers": ["1..3"],
+    "optimizer.schedule": ["cosine", "linear"],
+}
+
+
+def test_more_points_begin_with_the_same_and_another_seed_has_others():
+    five = draws.draw_points(GRID, Search(5))
+    assert draws.draw_points(GRID, Search(9))[:5] == five
+    assert draws.draw_points(GRID, Search(5, seed=1)) != five
+    assert len({json.dumps(point) for point in five}) == 5
+
+
+def test_a_range_is_drawn_evenly_in_its_own_measure():
+    points = draws.draw_points(GRID | {"model.dropout": ["0.0..0.5"]}, Search(600))
+    rates = np.log10([float(point["optimizer.learning_rate"]) for point in points])
+    assert (-4.0 <= rates.min() < -3.9, -2.1 < rates.max() <= -2.0) == (True, True)
+    assert abs(rates.mean() + 3.0) < 0.1  # a mean of 600: a deviation of 0.024
+    counts = np.unique([point["model.layers"] for point in points], return_counts=True)
+    assert counts[0].tolist() == ["1", "2", "3"]
+    assert counts[1].min() > 150
+    dropout = np.array([float(point["model.dropout"]) for point in points])
+    assert abs(dropout.mean() - 0.25) < 0.025
+    assert {point["optimizer.schedule"] for point in points} == {"cosine", "linear"}
+
+
+@pytest.mark.parametrize(("grid", "words"), [
+    ({"a.b": ["1..1"]}, "no numbers in it"), ({"a.b": ["0..1:log"]}, "no logarithm"), ({"a.b": ["x", "y"]}, "2 different ones"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_is_refused(grid, words):
+    with pytest.raises(UserError, match=words):
+        draws.draw_points(grid, Search(3))
+
+
+def test_what_only_looks_like_a_range_is_a_value():
+    assert [draws.parse(text) for text in ("../data", "a/../b", "cosine", "1e-3")] == [
+        "../data",
+        "a/../b",
+        "cosine",
+        "1e-3",
+    ]
+
+
+def test_a_search_is_a_sweep_over_its_points_and_remembers_them(tmp_path):
+    grid = ["optimizer.learning_rate=1e-4..1e-2:log", "train.batch_size=4,8"]
+    found = sweeps.plan(COPY, [], grid, (0, 1), Search(3))
+    assert (found.lab.name, len(found.points)) == ("copy-search", 3)
+    for member, point in found.points.items():
+        section = found.lab.members[member]["optimizer"]["learning_rate"]
+        assert math.isclose(section, float(point["optimizer.learning_rate"]))
+    draws.remember(tmp_path / "draws.json", found.lab.draws)
+    draws.remember(tmp_path / "draws.json", sweeps.plan(COPY, [], grid, (0, 1), Search(4)).lab.draws)
+    draws.remember(tmp_path / "draws.json", found.lab.draws)
+    assert len(json.loads((tmp_path / "draws.json").read_text())["points"]) == 4
+    with pytest.raises(UserError, match="another search"):
+        draws.remember(tmp_path / "draws.json", sweeps.plan(COPY, [], grid, (0, 1), Search(3, 7)).lab.draws)
+    with pytest.raises(UserError, match="draw points from it with --random"):
+        sweeps.plan(COPY, [], grid, (0, 1))
+
+
+def test_a_search_s_figure_has_a_panel_per_key(tmp_path):
+    from minillm.report.sweep import write_figure
+
+    rows = [{"point": {"a.rate": f"{10.0**-place:.3g}", "a.kind": "xy"[place % 2]}, "accuracy": over_seeds([0.5 + place / 10, 0.6])}
+            for place in range(4)]  # fmt: skip
+    write_figure({"rows": rows, "baselines": {}, "random": True}, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+PROGRAM = """#!{python} -S
+import os, pathlib, sys, time
+run = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+run.mkdir(parents=True)
+time.sleep(0.3)
+(run / "cores").write_text(repr(sorted(os.sched_getaffinity(0))))
+(run / "times").write_text(repr((START, time.monotonic())))
+print("something", run.name)
+sys.exit(3 if run.name == "bad-0" else 0)
+""".replace("run = ", "START = time.monotonic()\nrun = ")
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """Jobs of a program that notes when and on which cores it has run."""
+    program = tmp_path / "program"
+    program.write_text(PROGRAM.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(workers.sys, "executable", str(program))
+    return lambda *names: [
+        Job(name, 0, tmp_path / f"configs/{name}-0.toml", tmp_path / f"runs/{name}-0") for name in names
+    ]
+
+
+def test_runs_at_once_have_cores_of_their_own(jobs, tmp_path, monkeypatch):
+    cores = sorted(os.sched_getaffinity(0))
+    said = []
+    workers.train_all(jobs("a", "b", "c"), Workers(2), said.append)
+    assert len(said) == 3
+    times, shares = (
+        [eval((tmp_path / f"runs/{name}-0/{kind}").read_text()) for name in "abc"] for kind in ("times", "cores")
+    )
+    assert max(times[0][0], times[1][0]) < min(times[0][1], times[1][1])  # at the same time
+    assert times[2][0] > min(times[0][1], times[1][1])
+    assert (set(shares[0]) & set(shares[1]), len(shares[0])) == (set(), len(cores) // 2)
+    assert "something b-0" in (tmp_path / "logs/b-0.txt").read_text()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda number: {0})
+    with pytest.raises(UserError, match="on 1 cores"):
+        workers.train_all(jobs("d"), Workers(2), silent)
+
+
+def test_a_run_that_fails_stops_the_others_and_says_where_to_look(jobs, tmp_path):
+    with pytest.raises(UserError, match=r"bad, seed 0, ended with code 3.*logs/bad-0\.txt"):
+        workers.train_all(jobs("bad", "good", "never"), Workers(2), silent)
+    assert not (tmp_path / "runs/never-0").exists()
+
+
+def write_run(folder, accuracy, *settings):
+    experiment = configs.load(COPY, settings)
+    folder.mkdir()
+    (folder / "config.toml").write_text(configs.to_toml(experiment))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (folder / "manifest.json").write_text("{}")
+    summary = {"parameters": 1, "steps": 2, "training_seconds": 3.0, "validation": {"loss": 1.0, "accuracy": accuracy}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_runs_that_differ_in_their_seed_alone_are_a_group(tmp_path):
+    values = {"slow": (0.50, 0.60, 0.90), "fast": (0.51, 0.611, 0.912)}
+    roots = [write_run(tmp_path / f"{name}{seed}", value, f"train.seed={seed}", f"optimizer.learning_rate={rate}", f"name={name}{seed}")
+             for (name, row), rate in zip(values.items(), ("1e-3", "2e-3"), strict=True) for seed, value in enumerate(row)]  # fmt: skip
+    found = reopen.compare(roots)
+    assert len(found["runs"]) == 6
+    assert [group["seeds"] for group in found["groups"]] == [[0, 1, 2], [0, 1, 2]]
+    (row,) = found["differences"]
+    assert row["metric"] == "accuracy"
+    assert row["welch"] == welch(values["slow"], values["fast"])
+    assert row["paired"]["p"] < 0.05 < row["welch"]["p"]
+    words = display.seed_difference(row)
+    assert words.startswith(f"{roots[3]} - {roots[0]}: accuracy +0.0110, [")
+    assert "paired by seed" in words
+    display.compare(found, tmp_path / "x.png")
+    assert not reopen.compare(roots[:1] + roots[3:4])["differences"]  # one seed each
+
+
+def test_labs_are_compared_member_by_member(tmp_path):
+    for name, shift in (("before", 0.0), ("after", 0.1)):
+        (tmp_path / name / "runs").mkdir(parents=True)
+        rows = [{"member": member, "seeds": [0, 1, number], "macro_f1": over_seeds([0.5 + shift, 0.6 + shift, 0.7]), "parameters": 9}
+                for number, member in ((2, "gpt"), (3, "bert"))]  # fmt: skip
+        (tmp_path / name / "table.json").write_text(json.dumps({"rows": rows}))
+    found = reopen.compare([tmp_path / "before", tmp_path / "after"])
+    assert not found["runs"]
+    pairs = [(row["left"], row["right"]) for row in found["differences"]]
+    assert pairs == [("before/gpt", "after/gpt"), ("before/bert", "after/bert")]
+    within = seeds.differences(seeds.group([tmp_path / "before"]))
+    assert [(row["left"], row["right"]) for row in within] == [("gpt", "bert")]
+    assert within[0]["paired"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p": None}  # over seeds 0 and 1
