@@ -1,6 +1,5 @@
 """Branches: what a run would have become from a step on, had something been otherwise; the run itself stays as it is."""
 
-import json
 import shutil
 
 import pytest
@@ -210,19 +209,3 @@ def test_the_command_says_how_a_branch_goes_on(trunk, tmp_path, monkeypatch, cap
         cli.main()
     assert stop.value.code == 130
     assert f"minillm {' '.join(words)} --resume" in capsys.readouterr().err
-
-
-def test_a_pretraining_of_the_trunk_s_own_becomes_the_base_of_its_branches(tmp_path):
-    from tiny_labelled import PRETRAIN, config, reviews
-
-    from minillm.experiment import base as bases
-
-    (tmp_path / "reviews.txt").write_text(reviews())
-    (tmp_path / "c.toml").write_text(config(tmp_path / "reviews.txt", steps=6) + PRETRAIN)
-    trunk = tmp_path / "run"
-    summary = runs.run(bases.load(tmp_path / "c.toml", ["tuning.method=lora"]), trunk, False, silent, silent)
-    found = branch(trunk, 3, tmp_path / "branch")
-    assert found["parameter_hash"] == summary["parameter_hash"]
-    assert not (tmp_path / "branch/pretrain").exists()
-    assert json.loads((tmp_path / "branch/manifest.json").read_text())["base"]["run"] == str(trunk / "pretrain")
-    assert verify(tmp_path / "branch", None, silent)["equal"]

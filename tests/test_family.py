@@ -11,6 +11,7 @@ import pytest
 from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment import fill, reopen
+from minillm.experiment import fork as forks
 from minillm.experiment import run as runs
 from minillm.experiment.data import load_data, vocabulary_size
 from minillm.experiment.describe import step_flops
@@ -110,6 +111,12 @@ def test_a_stopped_run_goes_on_as_the_straight_one(name, text, tmp_path, monkeyp
     logs = [(tmp_path / part / "provenance.jsonl").read_bytes() for part in ("straight", "resumed")]
     assert logs[0] == logs[1]
     assert verify(tmp_path / "resumed", None, lambda text: None)["equal"]
+    if (
+        name == "adalora"
+    ):  # frozen parameters, scores, and a state that goes on from row to row: a branch needs them all
+        branch = finish(forks.make(tmp_path / "straight", 4, []), tmp_path / "branch")
+        assert branch["parameter_hash"] == straight["parameter_hash"]
+        assert verify(tmp_path / "branch", None, lambda text: None)["steps"] == 2
 
 
 @pytest.mark.parametrize("name", FAMILY)

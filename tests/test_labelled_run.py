@@ -19,6 +19,7 @@ from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import display, judging, reopen
+from minillm.experiment import fork as forks
 from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
 from minillm.experiment import sweep as sweeps
@@ -246,6 +247,15 @@ def test_a_base_that_does_not_fit_is_refused(folder, staged, tmp_path, settings,
     with pytest.raises(UserError, match=words):
         runs.run(bases.load(tmp_path / "c.toml", settings), tmp_path / "run", False, silent, silent)
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
+def test_a_pretraining_of_the_trunk_s_own_becomes_the_base_of_its_branches(staged, tmp_path):
+    root, summary = staged
+    found = runs.run(forks.make(root, 40, []), tmp_path / "branch", False, silent, silent)
+    assert found["parameter_hash"] == summary["parameter_hash"]
+    assert not (tmp_path / "branch/pretrain").exists()
+    assert json.loads((tmp_path / "branch/manifest.json").read_text())["base"]["run"] == str(root / "pretrain")
+    assert verify(tmp_path / "branch", 3, silent)["equal"]
 
 
 def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):

@@ -94,7 +94,7 @@ def test_a_flipped_bit_shows_in_the_next_loss_or_the_next_hash(tmp_path):
     run_with(flip(5, 26), tmp_path / "large", 10)  # the exponent
     found = verify(tmp_path / "large", None, silent)
     assert (found["step"], found["field"]) == (6, "loss")
-    run_with(flip(9, 0), tmp_path / "small", 10)
+    run_with(flip(9, 4), tmp_path / "small", 10)  # 16 units in the last place: one alone may be rounded away for good
     found = verify(tmp_path / "small", None, silent)
     assert (found["step"], found["field"]) in ((10, "loss"), (10, "parameters"))
 
