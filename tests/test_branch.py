@@ -127,9 +127,10 @@ def test_no_curve_shows_before_a_fork_what_comes_after_it(monkeypatch, tmp_path)
     old = [{"step": step, "loss": 5.0 if step <= 50 else 1.0} for step in range(1, 101)]
     new = [{"step": step, "loss": 5.0 if step <= 50 else 9.0} for step in range(1, 101)]
     plot.compare_curves({"old": old, "new": new}, tmp_path / "x.png", {"new": 50})
-    assert drawn["new"][0].tolist() == [51.0, 9.0]
+    assert drawn["new"][:2].tolist() == [[50.0, 5.0], [51.0, 9.0]]
     assert drawn["old"][0, 0] == 41.0  # a fifth of what comes after the fork
     assert set(drawn["old"][:10, 1]) == {5.0}
+    assert set(drawn["old"][10:, 1]) == {1.0}
     assert drawn["fork at step 50"][0, 0] == 50.0
 
 

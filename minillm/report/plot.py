@@ -43,9 +43,10 @@ def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path, forks: Mappin
     start = cuts[0] - (last - cuts[0]) / LEAD_IN if cuts else 0
     for place, (name, metrics) in enumerate(runs.items()):
         colour = COLOURS[place % len(COLOURS)]
-        drawn = [m for m in metrics if m["step"] > max(start, forks.get(name, 0))]
+        fork = forks.get(name, 0)
+        drawn = [m for m in metrics if m["step"] > start and m["step"] >= fork]
         train = np.array([(m["step"], m["loss"]) for m in drawn if "loss" in m]).reshape(-1, 2)
-        held_out = [(m["step"], m["validation_loss"]) for m in drawn if "validation_loss" in m]
+        held_out = [(m["step"], m["validation_loss"]) for m in drawn if "validation_loss" in m and m["step"] > fork]
         if len(train):
             parts = np.split(train[:, 1], np.searchsorted(train[:, 0], cuts, side="right"))
             axes.plot(train[:, 0], np.concatenate([smooth(part) for part in parts]), color=colour, label=name)
@@ -58,9 +59,13 @@ def compare_curves(runs: Mapping[str, Sequence[dict]], path: Path, forks: Mappin
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Centred moving average over a tenth of the points, fewer at both ends: unlike an exponential one it does not lag."""
-    half = len(values) // 20
-    return np.array([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])
+    """Centred moving average over a tenth of the points, fewer at both ends: unlike an exponential one it does not lag.
+
+    As many on either side everywhere: where a curve falls steeply, an average ahead alone would begin too low.
+    """
+    last = len(values) - 1
+    reach = [min(len(values) // 20, i, last - i) for i in range(len(values))]
+    return np.array([values[i - half : i + half + 1].mean() for i, half in enumerate(reach)])
 
 
 def _figure():
