@@ -210,14 +210,27 @@ class TrainConfig:
     keep_best: bool = True
     patience: int | None = None  # evaluations without a better validation loss before stopping; None: never
     hash_every: int = 100  # steps between hashes of every parameter in the provenance log; 0: none
+    on_non_finite: Literal["stop", "skip", "rewind"] = "stop"  # loss or gradient: end, leave the update out, go back
+    spike: float | None = (
+        None  # a loss so many deviations above the median before it is a spike; None: none is looked for
+    )
+    spike_window: int = 100  # losses that median and deviation are taken of
+    on_spike: Literal["warn", "rewind"] = "warn"
+    bad_steps: int = 10  # that are skipped or gone back from, at the most; see `training/watch.py`
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "shards", "log_every", "evaluate_every", "keep_last", "patience",
-                     "checkpoint_every", "evaluate_batches"):  # fmt: skip
+                     "checkpoint_every", "evaluate_batches", "bad_steps"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hash_every < 0:
             raise ValueError(f"hash_every must not be negative, got {self.hash_every}")
+        if (self.spike is not None and not self.spike > 0.0) or self.spike_window < 2:
+            raise ValueError(
+                f"spike must be above 0 and spike_window at least 2, got {self.spike}, {self.spike_window}"
+            )
+        if self.spike is None and (self.on_spike, self.spike_window) != ("warn", 100):
+            raise ValueError("on_spike and spike_window say nothing without spike: leave them out")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.patience is not None and not self.keep_best:

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from minillm import params
@@ -130,7 +131,7 @@ def drive(losses, patience, steps=100, stop_at=None):
 
     hooks = loop.Hooks(
         batch=lambda step: {"number": step}, place=lambda batch: batch,
-        log=lambda step, batch, metrics, seconds, state: seen["logged"].append((step, batch["number"], state is None)),
+        log=lambda step, number, batch, metrics, seconds, state: seen["logged"].append((step, batch["number"], state is None)),
         evaluate=evaluate, save=lambda state, progress: seen["saved"].append((int(state.step), progress)),
         stopping=lambda: stop_at is not None and len(seen["logged"]) >= stop_at,
     )  # fmt: skip
@@ -173,3 +174,25 @@ def test_a_loss_that_is_not_finite_ends_training():
         loop.fit(
             step, State(0, None, None, None), None, None, loop.Plan(5, 5, 5, 0, None, True), loop.Progress(), hooks
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_skipped_step_changes_nothing_but_step_and_schedule(name):
+    weights, batch, optimizer = problem(name=name, learning_rate=0.05, warmup_steps=3)
+    gradient = make_gradient(quadratic, None, full(), {})
+    plain, guarded = (jax.jit(make_train_step(gradient, optimizer, full(), {}, skip)) for skip in (False, True))
+    before, _ = plain(init_state(weights, {}, optimizer), {}, batch, jax.random.key(0))
+    for a, b in zip(
+        *(jax.tree.leaves(step(before, {}, batch, jax.random.key(0))) for step in (plain, guarded)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    after, metrics = guarded(before, {}, batch | {"y": batch["y"].at[0].set(jnp.inf)}, jax.random.key(0))
+    assert not np.isfinite(metrics["loss"])
+    same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)]
+    assert (int(after.step), same.count(False)) == (2, 2)  # the step and the schedule's count, which gives the rate
+    (count,) = (s.count for s in jax.tree.leaves(after.optimizer, is_leaf=is_schedule) if is_schedule(s))
+    assert int(count) == 2
+
+
+def is_schedule(part):
+    return isinstance(part, optax.ScaleByScheduleState)

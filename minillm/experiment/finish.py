@@ -16,6 +16,7 @@ from minillm.experiment.saved import judged_step, restore, tree_hash
 from minillm.params import count
 from minillm.training import loop
 from minillm.training.state import State
+from minillm.training.watch import Mended
 
 
 def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) -> dict:
@@ -34,6 +35,7 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
         "training_seconds": progress.seconds,
         "best_step": progress.best_step,
         "parameter_hash": tree_hash(state.trainable),
+        **({"bad_steps": [Mended(*bad)._asdict() for bad in progress.mended]} if progress.mended else {}),
         **costs(job, state),
     }
     samples = []

@@ -23,6 +23,10 @@ PACKAGES = ("minillm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "se
 MAY_CHANGE = (
     "train.steps",
     "train.log_every",
+    "train.on_non_finite",
+    "train.spike",
+    "train.on_spike",
+    "train.bad_steps",
     "mesh.",
     "name",
     "sample.",

@@ -1,5 +1,6 @@
 """How a run's loop meets the world: batches in; log lines, validation and checkpoints out."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,30 +9,33 @@ import jax
 from minillm import hosts
 from minillm.bits import host_array, sync
 from minillm.experiment import folder as folders
-from minillm.experiment import results
+from minillm.experiment import recover, results
 from minillm.experiment.examples import example_length
 from minillm.experiment.job import Run
 from minillm.sections import IMAGES
 from minillm.training import checkpoint, loop, provenance
 from minillm.training.state import State
+from minillm.training.watch import Bad
 
 
 def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], dict]:
     """(step, seconds) -> tokens (or images) per second and seconds left, measured since the line before.
 
-    The first line of a session has no speed: its step was compiled meanwhile.
+    The first line of a session has no speed: its step was compiled meanwhile. Nor has one after the run or the clock went
+    back.
     """
     tokens, steps = job.experiment.train.batch_size * example_length(job.experiment), job.experiment.train.steps
     last = {"step": step, "seconds": seconds, "warm": False}
     unit = "images_per_second" if job.experiment.data.source in IMAGES else "tokens_per_second"
 
     def read(step: int, seconds: float) -> dict:
-        pace = (seconds - last["seconds"]) / (step - last["step"])
-        found = (
-            {unit: tokens / pace, "step_seconds": pace, "seconds_left": pace * (steps - step)} if last["warm"] else {}
-        )
+        went, took = step - last["step"], seconds - last["seconds"]
+        warm = last["warm"] and went > 0 and took > 0.0
         last.update(step=step, seconds=seconds, warm=True)
-        return {"time": seconds} | found
+        if not warm:
+            return {"time": seconds}
+        pace = took / went
+        return {"time": seconds, unit: tokens / pace, "step_seconds": pace, "seconds_left": pace * (steps - step)}
 
     return read
 
@@ -71,24 +75,24 @@ def shared_batches(job: Run, stopping: Callable[[], bool]) -> Batches:
 
 
 def make_hooks(
-    job: Run, frozen, chain: str, speed: Callable[[int, float], dict], stopping: Callable[[], bool]
+    job: Run, frozen, base: dict, chain: str, speed: Callable[[int, float], dict], stopping: Callable[[], bool]
 ) -> loop.Hooks:
-    """`chain` is that of the log so far. Of several processes all make all calls, and the first one writes."""
+    """`base` is what the run began with, `chain` that of the log so far. Of several processes all make all calls, and the first one writes."""
     train, folder, setup, writes = job.experiment.train, job.folder, job.setup, hosts.writes()
     key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
     validation = job.data.evaluation("validation")[: train.evaluate_batches]
     batches = (whole_batches if jax.process_count() == 1 else shared_batches)(job, stopping)
     last = {"chain": chain}
 
-    def log(step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
+    def log(step: int, number: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
         batch_hash = batches.read(batch, metrics)
         hashes = None if state is None else checkpoint.leaf_hashes(state.trainable)
-        line = provenance.record(last["chain"], step, batch_hash, key_hash, metrics["loss"], hashes)
+        line = provenance.record(last["chain"], step, batch_hash, key_hash, metrics["loss"], hashes, number)
         last["chain"] = line["chain"]
         if writes:
             with folders.system_errors(folder.provenance):
                 provenance.append(folder.provenance, line)
-        if step % train.log_every == 0 or step in (1, train.steps):
+        if math.isfinite(metrics["loss"]) and (step % train.log_every == 0 or step in (1, train.steps)):
             line = {"step": step, **metrics, "learning_rate": float(setup.schedule(step - 1)), **speed(step, seconds)}
             report(step, line)
 
@@ -111,8 +115,20 @@ def make_hooks(
         if writes:
             sync(folder.provenance)  # the lines before the checkpoint that counts on them
             checkpoint.save(folder.checkpoints, step, state, progress._replace(chain=last["chain"])._asdict())
-            kept = [progress.best_step] if train.keep_best else []
+            kept = [progress.anchor, *[progress.best_step] * train.keep_best]
             kept += [job.experiment.fork.step] if job.experiment.fork.run else []  # where a replay begins
             checkpoint.prune(folder.checkpoints, train.keep_last, kept)
 
-    return loop.Hooks(batches.make, batches.place, log, evaluate, save, batches.stopping)
+    def note(step: int, text: str) -> None:
+        job.say(f"step {step}: {text}")
+        if writes:
+            folders.append_line(folder.metrics, {"step": step, "bad": text})
+
+    def rewind(bad: Bad) -> tuple[State, loop.Progress]:
+        state, progress = recover.rewind(job, base, bad)
+        last["chain"] = progress.chain
+        return state, progress
+
+    losses = lambda step, count: provenance.losses(folder.provenance, step, count)
+    explain = lambda bad: recover.explain(job, base, frozen, bad)
+    return loop.Hooks(batches.make, batches.place, log, evaluate, save, batches.stopping, note, losses, rewind, explain)

@@ -34,6 +34,7 @@ from minillm.params import count
 from minillm.sections import IMAGES, NEEDS
 from minillm.training import checkpoint, loop, provenance
 from minillm.training.state import State
+from minillm.training.watch import Watch
 
 
 class Stopped(Exception):
@@ -70,7 +71,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
                 hosts.wait("the first process has prepared the folder")
             state, frozen, progress = restore_or_start(job, resume, base)
         with tracking.tracked(job) as (job, tell):
-            state, progress = _train(job, state, frozen, progress)
+            state, progress = _train(job, state, frozen, progress, base)
             if not writes:
                 return {}
             job, state, frozen = _alone(job, state, frozen)
@@ -138,15 +139,16 @@ def restore_or_start(job: Run, resume: bool, base: bases.Base) -> tuple[State, A
     return state, frozen, progress
 
 
-def _train(job: Run, state: State, frozen, progress: loop.Progress) -> tuple[State, loop.Progress]:
+def _train(job: Run, state: State, frozen, progress: loop.Progress, base: bases.Base) -> tuple[State, loop.Progress]:
     train = job.experiment.train
+    watch = Watch(train.on_non_finite, train.spike, train.spike_window, train.on_spike, train.bad_steps)
     plan = loop.Plan(
         train.steps, train.evaluate_every, train.checkpoint_every or train.evaluate_every,
-        train.hash_every, train.patience, train.keep_best,
+        train.hash_every, train.patience, train.keep_best, watch,
     )  # fmt: skip
     with _signals() as caught:
         speed = speedometer(job, int(state.step), progress.seconds)
-        hooks = make_hooks(job, frozen, progress.chain, speed, lambda: bool(caught))
+        hooks = make_hooks(job, frozen, base.arrays, progress.chain, speed, lambda: bool(caught))
         arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
         state, progress, ended = loop.fit(*arguments)
     if not ended:
@@ -159,7 +161,9 @@ def _write_manifest(job: Run, base: dict[str, Any]) -> None:
     """What the bits depend on, for this session and those before it whose steps still count."""
     step = checkpoint.latest(job.folder.checkpoints) or 0
     found = folders.surroundings(job.setup.mesh, folders.command_line())
-    session = {"after_step": step, "steps": job.experiment.train.steps, "rules": job.experiment.mesh.rules}
+    train = job.experiment.train
+    session = {"after_step": step, "steps": train.steps, "rules": job.experiment.mesh.rules,
+               "on_non_finite": train.on_non_finite}  # fmt: skip
     old = folders.read_json(job.folder.manifest) if job.folder.manifest.exists() else {}
     earlier = [other for other in old.get("sessions", ()) if other["after_step"] < step]
     if earlier and (changes := folders.differences(earlier[-1], found)):

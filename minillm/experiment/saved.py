@@ -14,11 +14,17 @@ from minillm.training.state import State
 
 def restore(folder: RunFolder, setup: Setup, step: int) -> tuple[State, Any, loop.Progress]:
     """A checkpoint's (state, frozen, progress), verified bit for bit."""
-    state_template, frozen = abstract_state(setup)
-    state, meta = checkpoint.restore(folder.checkpoints, step, state_template)
+    state, progress = restore_state(folder, setup, step)
+    _, frozen = abstract_state(setup)
     if jax.tree.leaves(frozen):
         frozen, _ = checkpoint.restore(folder.frozen, 0, frozen)
-    return state, frozen, loop.Progress(**meta)
+    return state, frozen, progress
+
+
+def restore_state(folder: RunFolder, setup: Setup, step: int) -> tuple[State, loop.Progress]:
+    """A checkpoint's (state, progress) alone, without what is frozen."""
+    state, meta = checkpoint.restore(folder.checkpoints, step, abstract_state(setup)[0])
+    return state, loop.Progress(**meta)
 
 
 def judged_step(folder: RunFolder) -> int:

@@ -39,6 +39,7 @@ class Setup(NamedTuple):
     train_step: Callable  # jitted
     eval_step: Callable  # jitted
     fresh_carry: Callable  # () -> {"carry": of rows that have read nothing}, or {} where none is carried
+    gradient: Callable  # not jitted: what the training step computes first
 
 
 def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
@@ -68,7 +69,7 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     places = sharding.param_shardings(specs | trainable_specs, sharding.RULES[experiment.mesh.rules], mesh)
     shardings = state_shardings(born, places, mesh)
     copies = sharding.replicated(mesh)
-    train_step = make_train_step(gradient, optimizer, tuning, coefficients)
+    train_step = make_train_step(gradient, optimizer, tuning, coefficients, train.on_non_finite == "skip")
     train_step = jax.jit(
         train_step if jax.process_count() == 1 else hosts.noted(train_step),
         in_shardings=(*shardings, batch, copies),
@@ -82,7 +83,8 @@ def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
     )
     schedule = make_schedule(experiment.optimizer, train.steps)
     return Setup(module, config, specs, model, tuning, optimizer, schedule, mesh, (*shardings, batch),
-                 jax.random.key(train.seed), born, train_step, eval_step, jax.jit(carry, out_shardings=batch))  # fmt: skip
+                 jax.random.key(train.seed), born, train_step, eval_step, jax.jit(carry, out_shardings=batch),
+                 gradient)  # fmt: skip
 
 
 def _refuse_long_examples(experiment: Experiment, context: int) -> None:

@@ -93,19 +93,20 @@ def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[t
     state, chain = None, provenance.last_chain(record.log[: record.first])
     for line in record.log[record.first :][:steps]:
         session = next(s for s in reversed(record.sessions) if s["after_step"] < line["step"])
-        settings = (session["steps"], session["rules"], *session["mesh"].items())
+        settings = (session["steps"], session["rules"], session.get("on_non_finite"), *session["mesh"].items())
         if settings not in setups:
             setups[settings] = _session_setup(opened, session, data.vocabulary)
         setup = setups[settings]
         if state is None:
             state, frozen = _begin(opened, record, setup)
         state, frozen = jax.device_put((state, frozen), setup.shardings[:2])
-        batch = data.batch(line["step"] - 1)
+        number = line.get("number", line["step"] - 1)
+        batch = data.batch(number)
         state, metrics = setup.train_step(state, frozen, jax.device_put(batch, setup.shardings[2]), setup.key)
         hashes = checkpoint.leaf_hashes(state.trainable) if "parameters" in line else None
         key_hash = provenance.hash_arrays({"key": jax.random.key_data(setup.key)})
         batch_hash = provenance.hash_batch(batch, opened.experiment.train.shards)
-        replayed = provenance.record(chain, line["step"], batch_hash, key_hash, float(metrics["loss"]), hashes)
+        replayed = provenance.record(chain, line["step"], batch_hash, key_hash, float(metrics["loss"]), hashes, number)
         chain = replayed["chain"]
         yield line, state, replayed
 
@@ -134,7 +135,8 @@ def _base(opened: Opened) -> dict:
 def _session_setup(opened: Opened, session: dict, vocabulary: int) -> Setup:
     """The setup that a session trained with: what may change on resume as it was then."""
     experiment = opened.experiment
-    train = dataclasses.replace(experiment.train, steps=session["steps"])
+    changed = {name: session[name] for name in ("steps", "on_non_finite") if name in session}
+    train = dataclasses.replace(experiment.train, **changed)
     mesh = dataclasses.replace(experiment.mesh, rules=session["rules"], **session["mesh"])
     return make_setup(dataclasses.replace(experiment, train=train, mesh=mesh), vocabulary)
 

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from minillm.errors import UserError
 from minillm.training import integrity
 from minillm.training.integrity import ARRAYS, check_files, mend
 
-__all__ = ["latest", "leaf_hashes", "prune", "read_meta", "restore", "save", "steps", "verify"]
+__all__ = ["drop_after", "latest", "leaf_hashes", "prune", "read_meta", "restore", "save", "steps", "verify"]
 
 META = "meta.json"
 TEMPORARY = ".tmp-"  # being written, or being deleted: never read
@@ -138,12 +138,19 @@ def prune(folder: str | Path, keep_last: int, keep_steps: Iterable[int] = ()) ->
     """
     if keep_last < 1:
         raise ValueError(f"keep_last must be at least 1, got {keep_last}")
-    folder = Path(folder)
+    return _delete(Path(folder), lambda present: sorted(set(present[:-keep_last]) - set(keep_steps)))
+
+
+def drop_after(folder: str | Path, step: int) -> list[int]:
+    """Delete all checkpoints after `step`, the newest first, so that a kill leaves those of one history."""
+    return _delete(Path(folder), lambda present: [later for later in reversed(present) if later > step])
+
+
+def _delete(folder: Path, choose: Callable[[list[int]], list[int]]) -> list[int]:
     try:
         if folder.is_dir():
             _clean(folder)
-        present = steps(folder)
-        doomed = sorted(set(present[:-keep_last]) - set(keep_steps))
+        doomed = choose(steps(folder))
         for step in doomed:
             os.replace(folder / _name(step), folder / (TEMPORARY + _name(step)))
             shutil.rmtree(folder / (TEMPORARY + _name(step)))

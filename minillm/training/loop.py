@@ -6,6 +6,7 @@ and on metrics, never on the clock, so that a killed and resumed run repeats the
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,12 @@ import numpy as np
 from minillm.errors import UserError
 from minillm.training.provenance import START
 from minillm.training.state import State
+from minillm.training.watch import Bad, Mended, Watch, left_out, non_finite, spike
+
+MEND = (
+    "lower optimizer.learning_rate or set optimizer.clip_norm; the last checkpoint stays, from which --resume goes on, "
+    "where wanted with --set train.on_non_finite=skip, or rewind"
+)
 
 
 class Plan(NamedTuple):
@@ -25,6 +32,7 @@ class Plan(NamedTuple):
     hash_every: int  # 0: never
     patience: int | None
     keep_best: bool
+    watch: Watch = Watch()
 
 
 class Progress(NamedTuple):
@@ -36,52 +44,85 @@ class Progress(NamedTuple):
     finished: bool = False  # early stopping said so
     chain: str = START  # of the provenance log at the step that was saved
     seconds: float = 0.0  # of training steps, over all sessions; evaluations and checkpoints do not count
+    anchor: int = 0  # the newest step that was saved because the plan said so, not a signal: a rewind goes there
+    mended: tuple[Mended, ...] = ()  # bad steps that the run went on from, in order
 
 
 class Hooks(NamedTuple):
     """The outside world."""
 
-    batch: Callable[[int], dict]  # step -> batch on the host
+    batch: Callable[[int], dict]  # its number, from 0 -> batch on the host
     place: Callable[[dict], dict]  # host -> devices
-    log: Callable[[int, dict, dict, float, Any], None]  # (step, batch, metrics, seconds, state or None)
+    log: Callable[
+        [int, int, dict, dict, float, Any], None
+    ]  # (step, batch's number, batch, metrics, seconds, state or None)
     evaluate: Callable[[int, State], float]  # -> validation loss
     save: Callable[[State, Progress], None]
     stopping: Callable[[], bool]  # a signal asked to stop
+    note: Callable[[int, str], None] = lambda step, text: None  # says of a step that it was bad, but stands
+    losses: Callable[[int, int], list[float]] = lambda step, count: []  # the last ones up to a step
+    rewind: Callable[[Bad], tuple[State, Progress]] | None = (
+        None  # -> what was saved at progress.anchor; later is dropped
+    )
+    explain: Callable[[Bad], str] = lambda bad: ""  # the first value of a step that is not finite
 
 
 def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: Progress, hooks: Hooks):
     """Trains from `state.step` to `plan.steps`; returns (state, progress, whether it ran to its end).
 
-    Raises: UserError where the loss is not finite (the last checkpoint stays).
+    Raises: UserError where a step must not stand and `plan.watch` has no remedy (the last checkpoint stays).
     """
-    step, pending = int(state.step), None
-    started = time.perf_counter() - progress.seconds
+    while True:
+        try:
+            return _until_bad(train_step, state, frozen, key, plan, progress, hooks)
+        except Bad as found:
+            bad = found.with_traceback(None)  # the trace would keep the bad state in memory
+        if not bad.rewinds:
+            raise UserError(f"{bad.why} at step {bad.step}{hooks.explain(bad)}", "training", MEND)
+        mended = _mend(plan, bad.progress, Mended(bad.step, bad.progress.anchor, bad.why))
+        state, progress = hooks.rewind(bad)
+        progress = progress._replace(mended=mended, seconds=bad.progress.seconds)
+
+
+def _until_bad(train_step: Callable, state: State, frozen, key, plan: Plan, progress: Progress, hooks: Hooks):
+    step, pending, watch = int(state.step), None, plan.watch
+    losses, seen = deque(hooks.losses(step, watch.window) if watch.spike else (), watch.window), time.perf_counter()
     while step < plan.steps and not progress.finished:
-        batch = hooks.batch(step)
+        number = step + left_out(progress.mended)
+        batch = hooks.batch(number)
         state, metrics = train_step(state, frozen, hooks.place(batch), key)
         step += 1
         if pending is not None:
-            _read(hooks, *pending)
-        progress = progress._replace(seconds=time.perf_counter() - started)
+            progress = _read(hooks, plan, progress, losses, pending)
+        progress, seen = _count(progress, seen)
         hashed = plan.hash_every > 0 and step % plan.hash_every == 0
-        pending = (step, batch, metrics, progress.seconds, None)
+        pending = (step, number, batch, metrics, progress.seconds, state if hashed else None)
         stop, last = hooks.stopping(), step == plan.steps
-        evaluates, saves = step % plan.evaluate_every == 0 or last, step % plan.checkpoint_every == 0 or last or stop
-        if hashed or evaluates or saves:
-            _read(hooks, *pending[:-1], state if hashed else None)
-            progress, pending = progress._replace(seconds=time.perf_counter() - started), None
+        evaluates, saves = step % plan.evaluate_every == 0 or last, step % plan.checkpoint_every == 0 or last
+        if hashed or evaluates or saves or stop:
+            progress, pending = _read(hooks, plan, progress, losses, pending), None
+            progress, seen = _count(progress, seen)
         if evaluates:
             loss = hooks.evaluate(step, state)
-            refuse_non_finite("the validation loss", loss, step)
+            if not math.isfinite(loss):
+                raise Bad(step, f"the validation loss became {loss}", progress, watch.on_non_finite == "rewind")
             progress = judge(progress, step, loss, plan.patience)
             saves = saves or progress.finished or (plan.keep_best and progress.best_step == step)
         if saves:
+            progress = progress._replace(anchor=step)
+        if saves or stop:
             hooks.save(state, progress)
         if stop and not last and not progress.finished:
             return state, progress, False
         if evaluates or saves:
-            started = time.perf_counter() - progress.seconds
+            seen = time.perf_counter()
     return state, progress, True
+
+
+def _count(progress: Progress, seen: float) -> tuple[Progress, float]:
+    """Adds the seconds since `seen`; a clock that was set back adds none."""
+    now = time.perf_counter()
+    return progress._replace(seconds=progress.seconds + max(now - seen, 0.0)), now
 
 
 def judge(progress: Progress, step: int, loss: float, patience: int | None) -> Progress:
@@ -92,16 +133,30 @@ def judge(progress: Progress, step: int, loss: float, patience: int | None) -> P
     return progress._replace(stale=stale, finished=patience is not None and stale >= patience)
 
 
-def _read(hooks: Hooks, step: int, batch: dict, metrics: dict, seconds: float, state: State | None) -> None:
+def _read(hooks: Hooks, plan: Plan, progress: Progress, losses: deque, pending: tuple) -> Progress:
+    """Waits for a step's metrics, judges and logs them. Raises: Bad where the step must not stand."""
+    step, number, batch, metrics, seconds, state = pending
     metrics = {name: np.asarray(value) for name, value in metrics.items()}  # waits for the device
     metrics = {name: value if value.ndim else float(value) for name, value in metrics.items()}
-    for name in ("loss", "gradient_norm"):
-        refuse_non_finite(f"the {name.replace('_', ' ')}", metrics.get(name, 0.0), step)
-    hooks.log(step, batch, metrics, seconds, state)
+    watch = plan.watch
+    if why := non_finite(metrics):
+        if watch.on_non_finite != "skip":
+            raise Bad(step, why, progress, watch.on_non_finite == "rewind")
+        progress = progress._replace(mended=_mend(plan, progress, Mended(step, step, why)))
+        hooks.note(step, f"{why}: the update is left out")
+    elif why := spike(losses, metrics["loss"], watch):
+        if watch.on_spike == "rewind":
+            raise Bad(step, why, progress, True)
+        hooks.note(step, why)
+    if math.isfinite(metrics["loss"]):
+        losses.append(metrics["loss"])
+    hooks.log(step, number, batch, metrics, seconds, state)
+    return progress
 
 
-def refuse_non_finite(what: str, value: float, step: int) -> None:
-    """A diverged model is not saved. Raises: UserError."""
-    if not math.isfinite(value):
-        mend = "lower optimizer.learning_rate or set optimizer.clip_norm; the last checkpoint stays"
-        raise UserError(f"{what} became {value} at step {step}", "training", mend)
+def _mend(plan: Plan, progress: Progress, new: Mended) -> tuple[Mended, ...]:
+    """The list with one more. Raises: UserError where there were enough."""
+    if len(progress.mended) >= plan.watch.bad_steps:
+        message = f"{new.why} at step {new.step}, after {len(progress.mended)} other bad steps"
+        raise UserError(message, "train.bad_steps", f"{MEND}, or allow more of them")
+    return (*progress.mended, new)

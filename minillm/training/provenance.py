@@ -1,7 +1,8 @@
 """The provenance log: a chain of hashes that says what each step saw and produced, so that a replay can be compared.
 
 One JSON object per line, with sorted keys and no spaces: `step` (updates done, this one included), `batch` and `key`
-(what went in), `loss` (the bits of the float32), `parameters` (leaf -> sha256, where recorded), and
+(what went in), `loss` (the bits of the float32), `parameters` (leaf -> sha256, where recorded), `number` (of the batch,
+where others were left out), and
 `chain` = sha256(chain of the line before + this line without its chain). A changed, moved or removed line breaks the
 chain; only a cut at the very end cannot be seen from the log alone, so a checkpoint keeps the chain of its step.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "key_bits",
     "last_chain",
     "leaf_hashes",
+    "losses",
     "read",
     "record",
 ]
@@ -81,8 +83,9 @@ def key_bits(key: Any) -> str:
 
 
 def record(
-    previous_chain: str, step: int, batch_hash: str, key: str, loss: Any, parameters: Mapping[str, str] | None = None
-) -> dict:
+    previous_chain: str, step: int, batch_hash: str, key: str, loss: Any,
+    parameters: Mapping[str, str] | None = None, number: int | None = None,
+) -> dict:  # fmt: skip
     """One line of the log.
 
     Args:
@@ -91,11 +94,14 @@ def record(
         key: from `key_bits`.
         loss: a scalar; its float32 bits are kept, so a NaN or the last bit counts.
         parameters: from `leaf_hashes`, where they are recorded.
+        number: of the batch, where it is not step - 1 because others were left out.
     """
     bits = int(np.asarray(loss, np.float32).reshape(()).view(np.uint32))
     line = {"step": int(step), "batch": batch_hash, "key": key, "loss": f"{bits:08x}"}
     if parameters is not None:
         line["parameters"] = dict(parameters)
+    if number is not None and number != step - 1:
+        line["number"] = number
     return line | {"chain": _chain(previous_chain, line)}
 
 
@@ -156,6 +162,14 @@ def cut_metrics(path: str | Path, step: int) -> None:
 def last_chain(lines: list[dict]) -> str:
     """What the next `record` continues from."""
     return lines[-1]["chain"] if lines else START
+
+
+def losses(path: Path, step: int, count: int) -> list[float]:
+    """The last `count` losses up to a step, those that are not finite left out."""
+    lines = read(path) if path.is_file() else []
+    bits = np.array([int(line["loss"], 16) for line in lines if line["step"] <= step], np.uint32)
+    values = bits.view(np.float32)
+    return values[np.isfinite(values)][-count:].tolist()
 
 
 def first_difference(recorded: Iterable[Mapping], replayed: Iterable[Mapping]) -> Difference | None:

@@ -65,12 +65,14 @@ def accumulate(gradient: Callable, shards: int, mesh: Mesh | None = None) -> Cal
 
 
 def make_train_step(
-    gradient: Callable, optimizer: optax.GradientTransformation, tuning: Tuning, coefficients: Mapping[str, float]
-) -> Callable:
+    gradient: Callable, optimizer: optax.GradientTransformation, tuning: Tuning, coefficients: Mapping[str, float],
+    skip_non_finite: bool = False,
+) -> Callable:  # fmt: skip
     """train_step(state, frozen, batch, key) -> (state, metrics); pure, for `jax.jit` with the state donated.
 
     `key` is the run's; dropout's key is fold_in(key, step), so nothing random is carried. Metrics: "loss", the
-    global norm of the gradient before clipping, and the objective's own means.
+    global norm of the gradient before clipping, and the objective's own means. With `skip_non_finite`, a step whose loss or
+    norm is not finite changes nothing but the step.
     """
 
     def train_step(state: State, frozen, batch, key):
@@ -87,9 +89,21 @@ def make_train_step(
         if tuning.update is not None:
             trainable, extra = tuning.update(trainable, extra, gradients, state.step)
         metrics = {"loss": loss, "gradient_norm": global_norm(gradients)} | means(sums)
-        return State(state.step + 1, trainable, optimizer_state, extra), metrics
+        after = State(state.step + 1, trainable, optimizer_state, extra)
+        return (unless_non_finite(state, after, metrics) if skip_non_finite else after), metrics
 
     return train_step
+
+
+def unless_non_finite(before: State, after: State, metrics: Mapping[str, jax.Array]) -> State:
+    """The state after a step, or the one before it where loss or gradient norm is not finite.
+
+    The step and the schedule's count go on either way: the learning rate belongs to the step, not to the updates done.
+    """
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    counts = lambda part: isinstance(part, optax.ScaleByScheduleState)
+    choose = lambda old, new: new if counts(new) else jnp.where(finite, new, old)
+    return jax.tree.map(choose, before, after, is_leaf=counts)._replace(step=after.step)
 
 
 def global_norm(tree) -> jax.Array:

@@ -1,0 +1,285 @@
+"""What can go wrong under way: each fault is said in one line or mended, and the bits are those of a run without it."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from minillm import config as configs
+from minillm.bits import replace_file
+from minillm.errors import UserError
+from minillm.experiment import data as datas
+from minillm.experiment import reopen, results, verify
+from minillm.experiment import run as runs
+from minillm.report import plot
+from minillm.training import checkpoint, loop, provenance
+from minillm.training.state import State
+from minillm.training.watch import Watch, spike
+
+COPY = Path(__file__).parents[1] / "configs/copy.toml"
+SMALL = ["train.steps=20", "train.evaluate_every=8", "train.checkpoint_every=4", "train.log_every=1", "train.hash_every=5",
+         "train.batch_size=4", "model.width=16", "model.heads=2", "model.layers=1", "train.keep_last=1",
+         "optimizer.name=sgd", "optimizer.weight_decay=0.1"]  # fmt: skip
+CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where the moment matters: nothing after it runs, and no file is written."""
+
+
+def start(folder, *settings, resume=False, said=None):
+    say = (lambda text: None) if said is None else said.append
+    return runs.run(configs.load(COPY, [*SMALL, *settings]), folder, resume, say, lambda step, line: None)
+
+
+def outcome(folder):
+    """Everything that must not depend on faults: weights, metrics but for the clock, the log."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
+    summary = json.loads((folder / "summary.json").read_text())
+    return summary["parameter_hash"], metrics, (folder / "provenance.jsonl").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Neither a figure nor waiting for the disk."""
+    monkeypatch.setattr(plot, "loss_curve", lambda *arguments: None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the batches with these numbers give a loss that is not a number, in runs and in replays."""
+
+    def choose(*numbers):
+        def load_data(*arguments):
+            data = datas.load_data(*arguments)
+
+            def batch(number):
+                found = data.batch(number)
+                return found | {"weights": found["weights"] * np.float32(math.nan)} if number in numbers else found
+
+            return data._replace(batch=batch)
+
+        for module in (runs, reopen):
+            monkeypatch.setattr(module, "load_data", load_data)
+
+    return choose
+
+
+def run_killed(folder, setting, moment, resume=False):
+    """A run of which the n-th call of module.name is the last thing that happens; moment: (module, name, n)."""
+    (module, name, call), calls = moment, []
+    real = getattr(module, name)
+
+    def counted(*arguments):
+        calls.append(name)
+        if len(calls) == call:
+            raise Killed
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, counted)
+        with pytest.raises(Killed):
+            start(folder, setting, resume=resume)
+
+
+def test_a_loss_that_is_not_finite_names_its_origin_and_can_be_skipped_on_resume(tmp_path, poison):
+    poison(9)
+    with pytest.raises(UserError, match=r"loss became nan at step 10; .* term loss of the loss .*on_non_finite=skip"):
+        start(tmp_path / "run")
+    assert checkpoint.latest(tmp_path / "run/checkpoints") == 8
+    said = []
+    run_killed(tmp_path / "run", "train.on_non_finite=skip", (provenance, "append", 4), resume=True)
+    summary = start(tmp_path / "run", "train.on_non_finite=skip", resume=True, said=said)
+    assert summary["bad_steps"] == [{"step": 10, "to": 10, "why": "the loss became nan"}]
+    assert any("step 10: the loss became nan: the update is left out" in text for text in said)
+    start(tmp_path / "straight", "train.on_non_finite=skip")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
+    bits = [line["loss"] for line in provenance.read(tmp_path / "run/provenance.jsonl")]
+    assert [math.isnan(np.uint32(int(loss, 16)).view(np.float32)) for loss in bits] == [n == 9 for n in range(20)]
+    assert all("loss" not in line for line in outcome(tmp_path / "run")[1] if "bad" in line)
+    assert verify.verify(tmp_path / "run", None, said.append)["equal"]  # two sessions, with and without skipping
+
+
+def test_a_rewind_leaves_batches_out_and_survives_kills_signals_and_verify(tmp_path, poison):
+    """Batch 9 is bad at step 10: back to 8, on with batch 10 at step 9; batch 13 then is at step 12: back to 8 once more."""
+    poison(9, 13)
+    summary = start(tmp_path / "straight", "train.on_non_finite=rewind")
+    found = outcome(tmp_path / "straight")
+    assert [(bad["step"], bad["to"]) for bad in summary["bad_steps"]] == [(10, 8), (12, 8)]
+    log = provenance.read(tmp_path / "straight/provenance.jsonl")
+    assert [line.get("number", line["step"] - 1) for line in log] == [*range(8), *range(14, 26)]
+    assert verify.verify(tmp_path / "straight", None, lambda text: None)["equal"]
+    moments = ((provenance, "append", 12), (provenance, "cut_metrics", 2), (checkpoint, "drop_after", 2))
+    for place, moment in enumerate(moments):
+        run_killed(tmp_path / str(place), "train.on_non_finite=rewind", moment)
+        start(tmp_path / str(place), "train.on_non_finite=rewind", resume=True)
+        assert outcome(tmp_path / str(place)) == found, moment
+
+
+def test_a_signal_between_checkpoint_and_bad_step_does_not_move_the_rewind(tmp_path, poison, monkeypatch):
+    """What a signal saves at step 9 is no place to go back to, or the run would depend on when it came."""
+    poison(9)
+    start(tmp_path / "straight", "train.on_non_finite=rewind")
+    caught, append = [], provenance.append
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_signals", lambda: contextlib.nullcontext(caught))
+        patch.setattr(
+            provenance, "append", lambda path, line: (append(path, line), line["step"] == 8 and caught.append(15))
+        )
+        with pytest.raises(runs.Stopped):
+            start(tmp_path / "run", "train.on_non_finite=rewind")
+    assert checkpoint.steps(tmp_path / "run/checkpoints")[-2:] == [8, 9]
+    start(tmp_path / "run", "train.on_non_finite=rewind", resume=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
+
+
+def test_too_many_bad_steps_end_the_run(tmp_path, poison):
+    poison(*range(9, 40))
+    with pytest.raises(UserError, match=r"bad_steps: the loss became nan at step 9, after 3 other bad steps"):
+        start(tmp_path / "run", "train.on_non_finite=rewind", "train.bad_steps=3")
+
+
+def test_a_spike_is_far_above_the_median_in_robust_deviations():
+    losses, watch = [2.0, 2.1, 1.9, 2.0, 9.0, 2.05], Watch(spike=4.0, window=6)  # the spike among them widens nothing
+    assert spike(losses, 2.5, watch).startswith("the loss spiked to 2.5000, the median of the 6 before is 2.0250")
+    assert not spike(losses, 2.3, watch)
+    assert not spike(losses[1:], 9.0, watch)  # too few are known
+    assert not spike([1.0] * 6, 1.001, watch)
+    assert not spike(losses, 99.0, Watch())
+
+
+def drive(losses, watch, steps=30):
+    """The loop over a table of losses by batch number; checkpoints every 5 steps -> (what was noted, batches, progress)."""
+    noted, read, saved = [], [], {0: loop.Progress()}
+
+    def rewind(bad):
+        to = bad.progress.anchor
+        del read[to:]
+        return State(to, None, None, None), saved[to]
+
+    hooks = loop.Hooks(
+        batch=lambda number: {"number": number}, place=lambda batch: batch,
+        log=lambda step, number, batch, metrics, seconds, state: read.append(number), evaluate=lambda step, state: 1.0,
+        save=lambda state, progress: saved.update({state.step: progress}), stopping=lambda: False,
+        note=lambda step, text: noted.append(step), losses=lambda step, count: [losses[number] for number in read[:step]][-count:],
+        rewind=rewind,
+    )  # fmt: skip
+    step = lambda state, frozen, batch, key: (state._replace(step=state.step + 1), {"loss": losses[batch["number"]]})
+    plan = loop.Plan(steps, 1000, 5, 0, None, False, watch)
+    _, progress, _ = loop.fit(step, State(0, None, None, None), None, None, plan, loop.Progress(), hooks)
+    return noted, read, progress
+
+
+def test_a_spike_warns_or_goes_back():
+    losses = [3.0 - 0.01 * (n % 7) for n in range(60)]
+    losses[17], losses[24] = 6.0, 5.0
+    watch = Watch(spike=6.0, window=8)
+    noted, read, progress = drive(losses, watch)
+    assert (noted, read, progress.mended) == ([18, 25], list(range(30)), ())
+    _, read, progress = drive(losses, watch._replace(on_spike="rewind"))
+    assert read == [*range(15), *range(18, 23), *range(25, 35)]
+    assert [(bad.step, bad.to) for bad in progress.mended] == [(18, 15), (22, 20)]
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Runs `minillm run` with the small config in this process -> (exit code, stderr)."""
+    from minillm import cli
+
+    def run(folder, *flags):
+        monkeypatch.setattr(cli.runs, "prepare", lambda: None)
+        sets = [part for setting in SMALL for part in ("--set", setting)]
+        monkeypatch.setattr(sys, "argv", ["minillm", "run", str(COPY), *sets, "--out", str(folder), *flags])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return stop.code, capsys.readouterr().err
+
+    return run
+
+
+def test_memory_and_disks_that_fail_are_one_line_and_the_run_goes_on_to_the_same_bits(tmp_path, command, monkeypatch):
+    start(tmp_path / "straight")
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.\nallocator dump")
+    faults = {  # words -> (what fails, after how many calls, how)
+        "out of memory (Out of memory allocating 12345 bytes.) -> make train.batch_size": (loop, "_read", 12, full),
+        "out of memory (Unable to allocate 9 GiB": (results, "evaluate", 0, MemoryError("Unable to allocate 9 GiB")),
+        "Read-only file system": (os, "replace", 5, OSError(errno.EROFS, os.strerror(errno.EROFS))),
+        "Input/output error": (os, "fsync", 30, OSError(errno.EIO, os.strerror(errno.EIO))),
+        "No space left": (checkpoint, "_write_arrays", 0, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+    }  # fmt: skip
+    for words, (module, name, after, error) in faults.items():
+        with monkeypatch.context() as patch:
+            calls, real = [], getattr(module, name)
+
+            def failing(*arguments, calls=calls, real=real, after=after, error=error, **named):
+                calls.append(1)
+                if len(calls) > after:
+                    raise error
+                return real(*arguments, **named)
+
+            patch.setattr(module, name, failing)
+            code, errors = command(tmp_path / "run", "--resume")
+        assert (code, errors.count("\n"), words in errors) == (2, 1, True), errors
+        for step in checkpoint.steps(tmp_path / "run/checkpoints"):
+            checkpoint.verify(tmp_path / "run/checkpoints", step)
+    assert command(tmp_path / "run", "--resume")[0] in (0, None)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
+
+
+def test_clocks_that_jump_change_no_bits_and_give_no_negative_speed(tmp_path, monkeypatch):
+    start(tmp_path / "straight")
+    for name in ("time", "perf_counter", "monotonic"):
+        real, state = getattr(time, name), np.random.default_rng(0)
+        monkeypatch.setattr(time, name, lambda real=real, state=state: real() + 86400.0 * state.integers(-1, 2))
+    start(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert min(line[name] for line in lines for name in CLOCK if name in line) >= 0.0
+
+
+KILLED = """
+import os, signal, sys
+from minillm.data import tokenizer
+setattr(os, sys.argv[1], lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
+from pathlib import Path
+tokenizer.train([Path("text.txt").read_text()], 300, "bpe", model_file=Path("run/tokenizer.model"))
+"""
+
+
+def test_a_kill_in_tokenizer_training_leaves_no_half_of_a_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("".join(f"Sentence {i} says that {i * i} is a square.\n" for i in range(300)))
+    settings = [
+        "data.source=text",
+        "data.path=text.txt",
+        "tokenizer.vocabulary=300",
+        "sample.tokens=2",
+        "train.steps=4",
+    ]
+    raw = {"model": {"context": 16, "layers": 1, "width": 16, "heads": 2}, "baselines": {"orders": [1], "xz": False}}
+    for setting in settings:
+        configs._override(raw, setting)
+    experiment = configs.check(raw, "test")
+    silent = lambda *_: None
+    straight = runs.run(experiment, Path("straight"), False, silent, silent)
+    Path("run").mkdir()
+    replace_file(Path("run/config.toml"), configs.to_toml(experiment).encode())
+    for moment in ("fsync", "replace"):
+        killed = subprocess.run([sys.executable, "-c", KILLED, moment], check=False)
+        assert (killed.returncode, Path("run/tokenizer.model").exists()) == (-9, False)
+    found = runs.run(experiment, Path("run"), True, silent, silent)
+    assert found["parameter_hash"] == straight["parameter_hash"]
+    assert Path("run/tokenizer.model").read_bytes() == Path("straight/tokenizer.model").read_bytes()
+    assert not [path for path in Path("run").iterdir() if path.name.startswith(".") and path.name != ".lock"]
