@@ -13,7 +13,7 @@ from minillm.commands import runs, labs, exchange, lessons  # noqa: F401  (each 
 
 # isort: on
 from minillm.commands.shared import SAID, app, interrupt
-from minillm.errors import UserError
+from minillm.errors import UserError, out_of_memory
 
 
 def _say_version(wanted: bool) -> None:
@@ -45,6 +45,11 @@ def main() -> None:
             raise
         sys.stderr.write("minillm: stopped; a run goes on from its last checkpoint with --resume\n")
         raise SystemExit(130) from None
+    except Exception as error:
+        if (plain := out_of_memory(error)) is None:
+            raise
+        sys.stderr.write(f"minillm: {plain}\n")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -15,3 +15,15 @@ class UserError(Exception):
         prefix = f"{self.where}: " if self.where else ""
         suffix = f" -> {self.mend}" if self.mend else ""
         super().__init__(f"{prefix}{self.what}{suffix}")
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """What to say where the host's or a device's memory did not suffice; None where the error is another.
+
+    JAX's error is known by its text alone, so that nobody need import jax to ask.
+    """
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    detail = str(error).removeprefix("RESOURCE_EXHAUSTED: ").split("\n")[0][:160]
+    mend = "make train.batch_size, data.length or the model smaller, or train.shards larger, or spread the model over devices"
+    return UserError(f"out of memory ({detail})", "", f"{mend} with mesh.rules = 'fsdp'; what was saved is intact")
