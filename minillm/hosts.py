@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from minillm.errors import UserError
+from minillm.errors import UserError, out_of_memory
 from minillm.sections import MeshConfig
 
 NOTES = (
@@ -113,6 +113,7 @@ def one_of_several() -> Iterator[None]:
         if not jax.distributed.is_initialized():
             raise
         lost = "another process of the run was lost; the last checkpoint stays; start all processes again with --resume"
-        sys.stderr.write(f"minillm: {error if isinstance(error, UserError) else lost}\n")
+        plain = error if isinstance(error, UserError) else out_of_memory(error)
+        sys.stderr.write(f"minillm: {plain or lost}\n")
         sys.stderr.flush()
-        os._exit(2 if isinstance(error, UserError) else 1)
+        os._exit(2 if plain else 1)
