@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minillm import config as configs
 from minillm.bits import replace_file
@@ -114,12 +115,14 @@ def test_a_loss_that_is_not_finite_names_its_origin_and_can_be_skipped_on_resume
 def test_a_rewind_leaves_batches_out_and_survives_kills_signals_and_verify(tmp_path, poison):
     """Batch 9 is bad at step 10: back to 8, on with batch 10 at step 9; batch 13 then is at step 12: back to 8 once more."""
     poison(9, 13)
-    summary = start(tmp_path / "straight", "train.on_non_finite=rewind")
+    summary = start(tmp_path / "straight", "train.on_non_finite=rewind", "tracking.tensorboard=true")
     found = outcome(tmp_path / "straight")
     assert [(bad["step"], bad["to"]) for bad in summary["bad_steps"]] == [(10, 8), (12, 8)]
     log = provenance.read(tmp_path / "straight/provenance.jsonl")
     assert [line.get("number", line["step"] - 1) for line in log] == [*range(8), *range(14, 26)]
     assert verify.verify(tmp_path / "straight", None, lambda text: None)["equal"]
+    events = EventAccumulator(str(tmp_path / "straight/tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 21))
     moments = ((provenance, "append", 12), (provenance, "cut_metrics", 2), (checkpoint, "drop_after", 2))
     for place, moment in enumerate(moments):
         run_killed(tmp_path / str(place), "train.on_non_finite=rewind", moment)
@@ -261,16 +264,9 @@ tokenizer.train([Path("text.txt").read_text()], 300, "bpe", model_file=Path("run
 def test_a_kill_in_tokenizer_training_leaves_no_half_of_a_tokenizer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("".join(f"Sentence {i} says that {i * i} is a square.\n" for i in range(300)))
-    settings = [
-        "data.source=text",
-        "data.path=text.txt",
-        "tokenizer.vocabulary=300",
-        "sample.tokens=2",
-        "train.steps=4",
-    ]
-    raw = {"model": {"context": 16, "layers": 1, "width": 16, "heads": 2}, "baselines": {"orders": [1], "xz": False}}
-    for setting in settings:
-        configs._override(raw, setting)
+    raw = {"data": {"source": "text", "path": "text.txt"}, "tokenizer": {"vocabulary": 300}, "train": {"steps": 4},
+           "model": {"context": 16, "layers": 1, "width": 16, "heads": 2}, "sample": {"tokens": 2},
+           "baselines": {"orders": [1], "xz": False}}  # fmt: skip
     experiment = configs.check(raw, "test")
     silent = lambda *_: None
     straight = runs.run(experiment, Path("straight"), False, silent, silent)

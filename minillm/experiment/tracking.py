@@ -87,9 +87,10 @@ def settings(experiment: Experiment) -> dict[str, Any]:
 def open_tensorboard(experiment: Experiment, folder: RunFolder) -> Sink:
     """Event files, always made anew from metrics.jsonl: after a kill no step is there twice, and a branch has its trunk's.
 
-    The time of an event is such that TensorBoard's relative time is seconds of training, over all sessions.
+    Where the run goes back, a new start lets TensorBoard forget what it had from that step on. The time of an event is such
+    that TensorBoard's relative time is seconds of training, over all sessions.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -100,11 +101,16 @@ def open_tensorboard(experiment: Experiment, folder: RunFolder) -> Sink:
     writer = EventFileWriter(str(folder.tensorboard), flush_secs=10)
     clock = {"time": max((line["time"] for line in history if "time" in line), default=0.0)}
     start = time.time() - clock["time"]
-    clock["time"] = 0.0
+    clock["time"], newest = 0.0, {}
 
     def log(step: int, values: Mapping[str, float]) -> None:
         clock["time"] = values.get("time", clock["time"])
         found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if tag != "time"]
+        if any(newest.get(value.tag, -1) >= step for value in found):
+            newest.clear()
+            again = SessionLog(status=SessionLog.START)
+            writer.add_event(Event(step=step, wall_time=start + clock["time"], session_log=again))
+        newest.update({value.tag: step for value in found})
         writer.add_event(Event(step=step, wall_time=start + clock["time"], summary=Summary(value=found)))
 
     hyperparameters = hparams_pb(settings(experiment), experiment.name, start)
@@ -117,7 +123,8 @@ def open_tensorboard(experiment: Experiment, folder: RunFolder) -> Sink:
 def open_wandb(experiment: Experiment, folder: RunFolder) -> Sink:
     """A run of Weights & Biases, one for all sessions: wandb.json keeps its name there.
 
-    Steps that a kill had the run repeat come with the same values, and are left out there, since its steps only grow.
+    Steps that a kill had the run repeat come with the same values, and are left out there, since its steps only grow. Where
+    the run goes back to leave batches out, it therefore shows what was first.
     """
     import wandb
 
