@@ -1,6 +1,7 @@
 """Branches: what a run would have become from a step on, had something been otherwise; the run itself stays as it is."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from tiny_labelled import silent
@@ -15,26 +16,17 @@ from minillm.experiment.folder import RunFolder, read_json, read_lines
 from minillm.experiment.verify import verify
 from minillm.training import checkpoint, loop, provenance
 
-TEXT = """
-name = "trunk"
-data = { source = "text", path = "PATH", drop_duplicates = false }
-tokenizer = { vocabulary = 290 }
-model = { context = 16, layers = 1, width = 16, heads = 2, dropout = 0.1 }
-optimizer = { learning_rate = 2e-2 }
-train = { steps = 40, batch_size = 4, evaluate_every = 10, keep_last = 9, hash_every = 5, log_every = 2 }
-sample = { tokens = 4 }
-baselines = { orders = [1], xz = false }
-"""
+ROOT = Path(__file__).parents[1]
+SETTINGS = ("name=trunk", "model.layers=1", "model.width=16", "model.heads=2", "model.dropout=0.1", "optimizer.learning_rate=2e-2",
+            "train.steps=24", "train.batch_size=4", "train.evaluate_every=6", "train.keep_last=9", "train.hash_every=4",
+            "train.log_every=2")  # fmt: skip
 CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")  # not the same in two runs
 
 
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("branch")
-    text = "\n".join(f"line {i}: the cat number {i % 7} sat on mat {i % 5}" for i in range(300))
-    (folder / "text.txt").write_text(text)
-    (folder / "trunk.toml").write_text(TEXT.replace("PATH", str(folder / "text.txt")))
-    runs.run(configs.load(folder / "trunk.toml"), folder / "run", False, silent, silent)
+    runs.run(configs.load(ROOT / "configs/copy.toml", SETTINGS), folder / "run", False, silent, silent)
     return folder / "run"
 
 
@@ -53,7 +45,7 @@ def curve(folder):
 
 def test_a_branch_that_changes_nothing_is_the_trunk_to_the_last_bit(trunk, tmp_path):
     before, summary = contents(trunk), read_json(trunk / "summary.json")
-    found = branch(trunk, 20, tmp_path / "branch")
+    found = branch(trunk, 12, tmp_path / "branch")
     assert found["parameter_hash"] == summary["parameter_hash"]
     assert (found["validation"], found["best_step"]) == (summary["validation"], summary["best_step"])
     logs = [(folder / "provenance.jsonl").read_bytes() for folder in (trunk, tmp_path / "branch")]
@@ -66,30 +58,30 @@ def test_a_branch_that_changes_nothing_is_the_trunk_to_the_last_bit(trunk, tmp_p
 @pytest.fixture(scope="module")
 def slower(trunk, tmp_path_factory):
     folder = tmp_path_factory.mktemp("slower") / "run"
-    branch(trunk, 20, folder, "optimizer.learning_rate=1e-3", "train.keep_last=1")
+    branch(trunk, 12, folder, "optimizer.learning_rate=1e-3", "train.keep_last=1")
     return folder
 
 
 def test_a_branch_has_the_trunk_s_curve_up_to_the_fork_and_says_where_it_comes_from(trunk, slower):
     old, new = (provenance.read(folder / "provenance.jsonl") for folder in (trunk, slower))
-    assert old[:21] == new[:21]  # step 21 has the loss before its update
-    assert old[21]["batch"] == new[21]["batch"]
-    assert old[21]["loss"] != new[21]["loss"]
-    up_to = lambda folder: [line for line in curve(folder) if line["step"] <= 20]
+    assert old[:13] == new[:13]  # step 13 has the loss before its update
+    assert old[13]["batch"] == new[13]["batch"]
+    assert old[13]["loss"] != new[13]["loss"]
+    up_to = lambda folder: [line for line in curve(folder) if line["step"] <= 12]
     assert up_to(slower) == up_to(trunk)
     fork = read_json(slower / "manifest.json")["fork"]
-    assert (fork["run"], fork["name"], fork["step"]) == (str(trunk), "trunk", 20)
-    assert (fork["chain"], fork["config_sha256"]) == (old[19]["chain"], hash_file(trunk / "config.toml"))
+    assert (fork["run"], fork["name"], fork["step"]) == (str(trunk), "trunk", 12)
+    assert (fork["chain"], fork["config_sha256"]) == (old[11]["chain"], hash_file(trunk / "config.toml"))
     assert fork["changes"]["optimizer.learning_rate"] == {"trunk": 0.02, "branch": 0.001}
-    assert configs.load(slower / "config.toml").name == "trunk-at-20"
+    assert configs.load(slower / "config.toml").name == "trunk-at-12"
 
 
 def test_verify_replays_a_branch_from_its_fork_and_leaves_the_rest_to_the_trunk(trunk, slower, tmp_path):
-    assert 20 in checkpoint.steps(slower / "checkpoints")  # although only the last one and the best are to be kept
+    assert 12 in checkpoint.steps(slower / "checkpoints")  # although only the last one and the best are to be kept
     said = []
-    found = verify(slower, 10, said.append)
-    assert (found["equal"], found["steps"], found["fork"]) == (True, 10, 20)
-    assert "from the fork at step 20 on" in found["verdict"]
+    found = verify(slower, 6, said.append)
+    assert (found["equal"], found["steps"], found["fork"]) == (True, 6, 12)
+    assert "from the fork at step 12 on" in found["verdict"]
     assert any(f"minillm verify {trunk}" in line for line in said)
     shutil.copytree(slower, tmp_path / "forged")
     log = tmp_path / "forged/provenance.jsonl"
@@ -100,20 +92,20 @@ def test_verify_replays_a_branch_from_its_fork_and_leaves_the_rest_to_the_trunk(
         line = provenance.record(chain, line["step"], batch, line["key"], 1.0, line.get("parameters"))
         provenance.append(log, line)
         chain = line["chain"]
-    with pytest.raises(UserError, match="steps 1 to 20 are not those of the trunk"):
+    with pytest.raises(UserError, match="steps 1 to 12 are not those of the trunk"):
         verify(tmp_path / "forged", None, silent)
 
 
 def test_the_report_and_the_comparison_show_both_curves_from_the_fork_on(trunk, slower, monkeypatch):
     page = (slower / "report.html").read_text()
     assert "<td>optimizer.learning_rate</td><td class='number'>0.02</td><td class='number'>0.001</td>" in page
-    assert "held-out loss at step 40" in page
-    assert "held-out loss at step 20" not in page
+    assert "held-out loss at step 24" in page
+    assert "held-out loss at step 12" not in page
     assert (slower / "branch.png").read_bytes().startswith(b"\x89PNG")
     seen = {}
     monkeypatch.setattr("minillm.report.plot.compare_curves", lambda *found: seen.update(forks=found[2]))
     reopen.compare([trunk, slower])
-    assert seen["forks"] == {str(slower): 20}
+    assert seen["forks"] == {str(slower): 12}
     assert "fork" not in read_json(trunk / "manifest.json")
     assert "Trunk and branch" not in (trunk / "report.html").read_text()
 
@@ -141,16 +133,16 @@ def test_a_branch_that_was_killed_at_any_place_goes_on_to_the_same_bits(trunk, s
     settings = ("optimizer.learning_rate=1e-3", "train.keep_last=1")
     monkeypatch.setattr(checkpoint, "save", stop)  # all is copied but the state
     with pytest.raises(KeyboardInterrupt):
-        branch(trunk, 20, tmp_path / "run", *settings)
+        branch(trunk, 12, tmp_path / "run", *settings)
     monkeypatch.undo()
     assert not (tmp_path / "run").exists()  # what cannot begin leaves no trace
     with pytest.raises(KeyboardInterrupt):
-        branch(trunk, 20, tmp_path / "run", *settings, show=lambda step, line: stop() if step == 34 else None)
+        branch(trunk, 12, tmp_path / "run", *settings, show=lambda step, line: stop() if step == 20 else None)
     moved = trunk.rename(trunk.with_name("moved"))  # from here on the trunk's state is no longer asked for
     trunk.mkdir()
     shutil.copyfile(moved / "config.toml", trunk / "config.toml")
     try:
-        found = branch(trunk, 20, tmp_path / "run", *settings, resume=True)
+        found = branch(trunk, 12, tmp_path / "run", *settings, resume=True)
     finally:
         shutil.rmtree(trunk)
         moved.rename(trunk)
@@ -159,12 +151,12 @@ def test_a_branch_that_was_killed_at_any_place_goes_on_to_the_same_bits(trunk, s
 
 
 @pytest.mark.parametrize(("step", "settings", "words"), [
-    (15, (), "no checkpoint of step 15; there are: 10, 20, 30, 40"), (40, (), "nothing is left to train"),
-    (20, ("train.steps=20",), "nothing is left to train"), (20, ("model.width=32",), "model.width: the parameters"),
-    (20, ("model.kind=lstm",), "model.kind: the parameters"), (20, ("tokenizer.kind=char",), "tokenizer.kind: the trunk has"),
-    (20, ("data.split_seed=1",), "data.split_seed: it decides what is held out"), (20, ("tuning.method=lora",), "which of them train"),
-    (20, ("optimizer.name=sgd",), "optimizer.name: what one optimizer"), (20, ("objective.name=masked",), "objective.name: the trunk"),
-    (20, ("base.run=elsewhere",), "base.run: it comes before"), (20, ("optimizer.learning_rat=1",), "did you mean 'learning_rate'"),
+    (15, (), "no checkpoint of step 15; there are: 6, 12, 18, 24"), (24, (), "nothing is left to train"),
+    (12, ("train.steps=12",), "nothing is left to train"), (12, ("model.width=32",), "model.width: the parameters"),
+    (12, ("model.kind=lstm",), "model.kind: the parameters"), (12, ("tokenizer.kind=char",), "tokenizer.kind: the trunk has"),
+    (12, ("data.symbols=8",), "data.symbols: it decides what is held out"), (12, ("tuning.method=lora",), "which of them train"),
+    (12, ("optimizer.name=sgd",), "optimizer.name: what one optimizer"), (12, ("objective.name=masked",), "objective.name: the trunk"),
+    (12, ("base.run=elsewhere",), "base.run: it comes before"), (12, ("optimizer.learning_rat=1",), "did you mean 'learning_rate'"),
 ])  # fmt: skip
 def test_what_would_make_the_state_unusable_is_refused_with_the_reason(trunk, tmp_path, step, settings, words):
     with pytest.raises(UserError, match=words):
@@ -174,8 +166,8 @@ def test_what_would_make_the_state_unusable_is_refused_with_the_reason(trunk, tm
 
 def test_much_else_may_change(trunk):
     settings = ("optimizer.schedule=linear", "optimizer.weight_decay=0.0", "optimizer.clip_norm=5.0", "model.dropout=0.0",
-                "train.batch_size=8", "train.seed=3", "train.steps=50", "data.length=8", "objective.label_smoothing=0.1")  # fmt: skip
-    forks.refuse(forks.make(trunk, 20, settings), trunk.parent / "nothing")
+                "train.batch_size=8", "train.seed=3", "train.steps=50", "data.shifts=0", "objective.label_smoothing=0.1")  # fmt: skip
+    forks.refuse(forks.make(trunk, 12, settings), trunk.parent / "nothing")
     continued = configs.check(configs.plain(configs.load(trunk / "config.toml")) | {
         "model": {"kind": "lstm"}, "data": {"source": "text", "path": "x", "packing": "continued"}}, "x")  # fmt: skip
     with pytest.raises(UserError, match=r"train\.seed: a state of the trunk's goes on"):
@@ -185,12 +177,12 @@ def test_much_else_may_change(trunk):
 def test_a_branch_remembers_the_best_so_far_where_its_checkpoint_is_there(trunk, tmp_path):
     """Without it, it begins without a best, and without the evaluations in vain since then."""
     folder = RunFolder(tmp_path)
-    for step, progress in ((10, loop.Progress(1.0, 10)), (30, loop.Progress(1.0, 10, 2))):
+    for step, progress in ((6, loop.Progress(1.0, 6)), (18, loop.Progress(1.0, 6, 2))):
         checkpoint.save(folder.checkpoints, step, {}, progress._asdict())
-    at = lambda *settings: forks._progress(forks.make(trunk, 30, settings), folder)
-    assert at()[:4] == (1.0, 10, 2, False)
+    at = lambda *settings: forks._progress(forks.make(trunk, 18, settings), folder)
+    assert at()[:4] == (1.0, 6, 2, False)
     assert at("train.patience=2").finished
-    shutil.rmtree(folder.checkpoints / "step_00000010")
+    shutil.rmtree(folder.checkpoints / "step_00000006")
     assert at("train.patience=2")[:4] == (None, 0, 0, False)
 
 
@@ -200,11 +192,11 @@ def test_the_command_says_how_a_branch_goes_on(trunk, tmp_path, monkeypatch, cap
     from minillm import cli
 
     def stopped(experiment, root, resume, say, show):
-        raise runs.Stopped(25, 2, root)
+        raise runs.Stopped(15, 2, root)
 
     monkeypatch.setattr(cli.runs, "prepare", lambda: None)
     monkeypatch.setattr(runs, "run", stopped)
-    words = ["branch", str(trunk), "--at", "20", "--set", "train.steps=50", "--out", str(tmp_path / "b")]
+    words = ["branch", str(trunk), "--at", "12", "--set", "train.steps=50", "--out", str(tmp_path / "b")]
     monkeypatch.setattr(sys, "argv", ["minillm", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()

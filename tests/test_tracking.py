@@ -21,25 +21,40 @@ SETTINGS = ("train.steps=20", "train.evaluate_every=10", "train.log_every=2", "t
             "model.layers=1")  # fmt: skip
 
 
-def run_killed_at(step, root, *settings):
-    """A run that is killed after it has shown that step, and then resumed to its end."""
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """(folder, summary, a module that records what Weights & Biases is told) of a run that was killed at step 16 and resumed."""
+    root, wandb = tmp_path_factory.mktemp("tracked") / "run", types.ModuleType("wandb")
+    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    wandb.told, wandb.logged = [], []
 
-    def stop(at, line):
-        if at == step:
+    def init(**settings):
+        wandb.told.append(settings)
+        return types.SimpleNamespace(log=lambda values, step: wandb.logged.append((step, values)),
+                                     finish=lambda: wandb.told.append("finish"))  # fmt: skip
+
+    def stop(step, line):
+        if step == 16:
             raise KeyboardInterrupt
 
-    experiment = configs.load(ROOT / "configs/copy.toml", (*SETTINGS, *settings))
-    with pytest.raises(KeyboardInterrupt):
-        runs.run(experiment, root, False, silent, stop)
-    return runs.run(experiment, root, True, silent, silent)
+    wandb.init = init
+    experiment = configs.load(
+        ROOT / "configs/copy.toml", (*SETTINGS, "tracking.tensorboard=true", "tracking.wandb=mine")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", wandb)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(experiment, root, False, silent, stop)
+        summary = runs.run(experiment, root, True, silent, silent)
+    return root, summary, wandb
 
 
-def test_tensorboard_reads_back_what_the_log_holds_each_step_once(tmp_path):
+def test_tensorboard_reads_back_what_the_log_holds_each_step_once(tracked):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    summary = run_killed_at(16, tmp_path / "run", "tracking.tensorboard=true")
-    found = EventAccumulator(str(tmp_path / "run/tensorboard"), size_guidance={"scalars": 0}).Reload()
-    lines = read_lines(RunFolder(tmp_path / "run").metrics)
+    root, summary, _ = tracked
+    found = EventAccumulator(str(root / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    lines = read_lines(RunFolder(root).metrics)
     for tag, name in (
         ("train/loss", "loss"),
         ("validation/loss", "validation_loss"),
@@ -58,33 +73,16 @@ def test_tensorboard_reads_back_what_the_log_holds_each_step_once(tmp_path):
     assert not set(found.Tags()["scalars"]) & {"train/step", "train/seconds_left", "time"}
 
 
-@pytest.fixture
-def wandb(monkeypatch):
-    """A module that records what it is told."""
-    module = types.ModuleType("wandb")
-    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
-    module.told, module.logged = [], []
-
-    def init(**settings):
-        module.told.append(settings)
-        return types.SimpleNamespace(log=lambda values, step: module.logged.append((step, values)),
-                                     finish=lambda: module.told.append("finish"))  # fmt: skip
-
-    module.init = init
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
-
-
-def test_weights_and_biases_hears_of_one_run_in_all_sessions(wandb, tmp_path):
-    summary = run_killed_at(16, tmp_path / "run", "tracking.wandb=mine")
+def test_weights_and_biases_hears_of_one_run_in_all_sessions(tracked):
+    root, summary, wandb = tracked
     first, ended, second, ended_again = wandb.told
     assert first == second
     assert (ended, ended_again) == ("finish", "finish")
     assert (first["project"], first["name"], first["resume"]) == ("mine", "copy", "allow")
-    assert first["id"] == read_json(tmp_path / "run/wandb.json")["id"]
+    assert first["id"] == read_json(root / "wandb.json")["id"]
     assert first["config"]["optimizer.learning_rate"] == 3e-3
     losses = {step: values["train/loss"] for step, values in wandb.logged if "train/loss" in values}
-    lines = read_lines(RunFolder(tmp_path / "run").metrics)
+    lines = read_lines(RunFolder(root).metrics)
     assert losses == {line["step"]: line["loss"] for line in lines if "loss" in line}
     step, last = wandb.logged[-1]
     assert (step, last["summary/validation/loss"]) == (20, summary["validation"]["loss"])

@@ -29,6 +29,7 @@ def run_with(change, root, hash_every):
     experiment = configs.load(ROOT / "configs/copy.toml", (*SETTINGS, f"train.hash_every={hash_every}"))
     with pytest.MonkeyPatch.context() as patch:
         change(patch)
+        patch.setattr(runs, "finish", lambda *_: {"steps": experiment.train.steps})  # nothing here looks at the results
         runs.run(experiment, root, False, silent, silent)
 
 
