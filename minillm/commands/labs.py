@@ -14,7 +14,7 @@ import typer
 from minillm.commands.shared import SAID, Config, Json, Set, app, interrupt, output, prepare
 from minillm.errors import UserError
 
-Parallel = Annotated[int, typer.Option(min=1, help="Runs at once, each on its share of the cores")]
+Parallel = Annotated[int, typer.Option(min=1, help="Runs at once, each on its share of the cores; 1 on an accelerator")]
 
 
 @app.command(epilog="Example: `minillm lab configs/history.toml`, and again after a stop: it goes on")

@@ -13,7 +13,8 @@ from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.report.columns import COLUMNS
 
-SAME = ("name", "train.seed", "sample.", "tracking.", "fork.run", "train.log_every")  # may differ within a group
+# may differ within a group: what a model does not learn from
+SAME = ("name", "train.seed", "train.log_every", "sample.", "baselines.", "tracking.", "fork.run")
 
 
 def is_lab(root: Path) -> bool:

@@ -132,8 +132,12 @@ def open_wandb(experiment: Experiment, folder: RunFolder) -> Sink:
     if not known:
         folders.write_json(folder.tracking, {"id": uuid.uuid4().hex})
     identity = folders.read_json(folder.tracking)["id"]
-    run = wandb.init(project=experiment.tracking.wandb, id=identity, resume="allow", name=experiment.name,
-                     dir=str(folder.root), config=settings(experiment))  # fmt: skip
+    try:
+        run = wandb.init(project=experiment.tracking.wandb, id=identity, resume="allow", name=experiment.name,
+                         dir=str(folder.root), config=settings(experiment))  # fmt: skip
+    except Exception as error:  # of its own kinds: no login, no network
+        mend = "log in with `wandb login`, or set WANDB_MODE=offline, then go on with --resume"
+        raise UserError(f"Weights & Biases does not begin: {error}", "tracking.wandb", mend) from error
     log = lambda step, values: run.log(dict(values), step=step)
     for line in () if known else folders.read_lines(folder.metrics):
         log(line["step"], named(line))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
 from minillm.report.columns import COLUMNS, HIGHER
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
@@ -37,7 +39,7 @@ def write_search(table: Mapping[str, Any], metric: str, path: Path) -> None:
     figure, axes = new_figure(len(keys), [5] * len(keys))
     for key, axis in zip(keys, axes, strict=True):
         places = _places([row["point"][key] for row in rows], axis)
-        for members, colour, name in ((rows[1:], COLOURS[0], None), (rows[:1], COLOURS[1], "best")):
+        for members, colour, name in ((rows[1:], COLOURS[0], None), (rows[:1], "black", "best")):
             _intervals(axis, [places[row["point"][key]] for row in members], members, metric, "o", colour, name)
         _label(axis, table, metric, key)
     axes[0].set_ylabel(_title(metric))
@@ -78,8 +80,12 @@ def _places(values: list[str], axis) -> dict[str, float]:
         different = list(dict.fromkeys(values))
         axis.set_xticks(range(len(different)), different)
         return {value: float(place) for place, value in enumerate(different)}
-    if min(numbers.values()) > 0.0 and max(numbers.values()) / min(numbers.values()) > 10.0:
+    low, high = min(numbers.values()), max(numbers.values())
+    if low > 0.0 and high / low > 10.0:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200.0 else (1.0,)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     return numbers
 
 
