@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_labelled import silent
 
@@ -184,6 +185,24 @@ def test_a_branch_remembers_the_best_so_far_where_its_checkpoint_is_there(trunk,
     assert at("train.patience=2").finished
     shutil.rmtree(folder.checkpoints / "step_00000006")
     assert at("train.patience=2")[:4] == (None, 0, 0, False)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_best_that_is_gone_was_beaten_so_that_beginning_without_it_ends_the_same(seed):
+    """Early stopping over random losses: forks whose best so far is no longer kept, for a better one has come."""
+    losses = np.random.default_rng(seed).normal(size=40)
+
+    def judged(progress, steps):
+        for step in steps:
+            progress = progress if progress.finished else loop.judge(progress, step, losses[step - 1], 6)
+        return progress
+
+    whole = judged(loop.Progress(), range(1, 41))
+    for fork in range(1, 40):
+        then = judged(loop.Progress(), range(1, fork + 1))
+        if then.best_step < whole.best_step and not then.finished and fork != then.best_step:
+            fresh = then._replace(best=None, best_step=0, stale=0)
+            assert judged(fresh, range(fork + 1, 41)) == whole
 
 
 def test_the_command_says_how_a_branch_goes_on(trunk, tmp_path, monkeypatch, capsys):

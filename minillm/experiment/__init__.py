@@ -6,4 +6,6 @@ results.py  evaluation, baselines, samples      write.py   figure, report, summa
 reopen.py   sample, eval and compare            verify.py  replays a run
 describe.py what a config would cost            display.py tables and progress
 fork.py     a run that branches off another     tracking.py TensorBoard, Weights & Biases
+lab.py      many runs, one table                sweep.py   a grid, or points from draws.py
+workers.py  runs at once                        seeds.py   how far groups of seeds differ
 """
