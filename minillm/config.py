@@ -29,6 +29,7 @@ from minillm.sections import (
     LABELLED,
     NEEDS,
     RECURRENT,
+    SEQUENCES,
     STRICT,
     SYNTHETIC,
     BaseConfig,
@@ -139,6 +140,13 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     if data.packing != "stream" and experiment.tuning.method == "prompt":
         message = "a prompt stands before one text, not before packed or continued ones"
         raise UserError(message, f"{where}: data.packing", "set it to 'stream', or choose another tuning.method")
+    if experiment.mesh.rules == "sequence":
+        if kind not in SEQUENCES:
+            message = f"the positions of {kind} are not split over devices"
+            raise UserError(message, f"{where}: mesh.rules", f"use data or fsdp, or one of {', '.join(SEQUENCES)}")
+        if experiment.train.shards > 1:
+            message = "the rules 'sequence' split whole batches, not virtual shards"
+            raise UserError(message, f"{where}: train.shards", "set it to 1, or mesh.rules to data or fsdp")
     if data.packing == "continued":
         if kind not in RECURRENT:
             mend = f"use {', '.join(RECURRENT)}, or another data.packing"

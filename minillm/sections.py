@@ -8,6 +8,7 @@ from minillm.tuning_section import TuningConfig as TuningConfig  # beside the ot
 
 LEFT_TO_RIGHT = ("gpt", "rnn", "lstm", "transformer_xl")
 RECURRENT = ("rnn", "lstm", "transformer_xl")  # these carry a state from one segment to the next
+SEQUENCES = ("gpt", "bert", "transformer", "t5")  # these compute all positions at once, in any division of them
 
 
 class Needs(NamedTuple):
@@ -192,7 +193,7 @@ class MeshConfig:
 
     data: int = 1
     model: int = 1
-    rules: Literal["data", "fsdp"] = "data"
+    rules: Literal["data", "fsdp", "sequence"] = "data"
     distributed: bool = False  # several processes; see `hosts.py`
     coordinator: str | None = None  # HOST:PORT of the first process; None: jax finds it (SLURM, TPU pods, ...)
     processes: int | None = None  # how many

@@ -6,9 +6,11 @@ with shardings at its boundary (what `pjit` became) does the rest: XLA inserts t
     data parallel     the batch is split over "data"; parameters are copies        (rules: "data")
     FSDP              parameters are split over "data" too, along their width      (rules: "fsdp")
     tensor parallel   heads, hidden units and the vocabulary are split over "model" (any rules, mesh.model > 1)
+    sequence parallel tensor parallel, and between the blocks positions too are split over "model" (rules: "sequence")
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -20,15 +22,17 @@ TENSOR = {"attention": "model", "hidden": "model", "vocab": "model"}  # Megatron
 RULES: dict[str, dict[str, str]] = {
     "data": TENSOR,
     "fsdp": TENSOR | {"model": "data", "position": "data"},  # ZeRO stage 3: Rajbhandari et al. 2020, section 5
+    "sequence": TENSOR,
 }
+ACTIVATIONS = {"fsdp": ("data",), "sequence": ("data", "model")}  # how embeddings are split; else as the compiler likes
 
 
-def make_mesh(data: int = 1, model: int = 1) -> Mesh:
-    """A mesh [data, model] over the first data * model devices.
+def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh [data, model] over the first data * model of the devices; None: all that JAX has found.
 
     Axes are of type Auto: the compiler propagates shardings, and `with_sharding_constraint` is a hint, not an assertion.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if data * model > len(devices):
         raise UserError(
             f"data * model = {data} * {model} = {data * model} devices asked, {len(devices)} found ({devices[0].platform})",
@@ -38,6 +42,21 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
     return jax.make_mesh(
         (data, model), ("data", "model"), devices=devices[: data * model], axis_types=(AxisType.Auto, AxisType.Auto)
     )
+
+
+def simulate(devices: int) -> None:
+    """Makes this process's CPU look like so many devices, at least; says nothing once JAX has counted its devices."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", max(devices, jax.config.jax_num_cpu_devices))
+
+
+def enough_devices(count: int) -> Sequence[jax.Device]:
+    """JAX's devices, or where they are fewer than `count` the CPU's, which may be simulated."""
+    found = jax.devices()
+    if len(found) < count:
+        with contextlib.suppress(RuntimeError):  # a JAX that was told to leave the CPU alone
+            return jax.devices("cpu")
+    return found
 
 
 def partition(spec: ParamSpec, rules: Mapping[str, str], mesh_shape: Mapping[str, int]) -> PartitionSpec:
@@ -61,6 +80,37 @@ def param_shardings(specs: Specs, rules: Mapping[str, str], mesh: Mesh) -> dict:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Examples are split over "data"."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def place_activations(model, rules: str, mesh: Mesh):
+    """The model with its embeddings [batch, length, width] held where the rules say; every block adds to what it gets, so
+    that all of the residual stream keeps that place.
+
+    fsdp: over "data" by examples, and the table of tokens gathered before it is read. Without a word the compiler leaves
+    the weights apart, splits the activations along their width like them, and adds up activations in every layer; with it,
+    it gathers one layer's weights at a time.
+    sequence: also over "model" by positions. Norms and dropout are then computed and kept once, not on every device of the
+    group, and each all-reduce becomes a reduce-scatter and an all-gather (Korthikanti et al. 2022, section 4.2.2). A
+    length that "model" does not divide stays whole.
+    """
+    if rules not in ACTIVATIONS:
+        return model
+
+    def place(x, parts):
+        fits = [
+            part if part and size % mesh.shape[part] == 0 else None for part, size in zip(parts, x.shape, strict=False)
+        ]
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*fits)))
+
+    def apply(params, batch, *, embeddings=None, **others):
+        if rules == "fsdp" and "embedding" in params:  # split, then whole: gradients go the other way
+            whole = lambda table: place(place(table, ("model", "data")), ("model", None))
+            params = params | {"embedding": jax.tree.map(whole, params["embedding"])}
+        embeddings = model.embed(params, batch) if embeddings is None else embeddings
+        embeddings = jax.tree.map(lambda x: place(x, ACTIVATIONS[rules]), embeddings)
+        return model.apply(params, batch, embeddings=embeddings, **others)
+
+    return model._replace(apply=apply)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

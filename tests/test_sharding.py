@@ -34,7 +34,7 @@ def losses(tmp_path, steps=8, **mesh):
 
 
 @pytest.mark.parametrize("mesh", [
-    {"data": 8}, {"model": 4}, {"data": 4, "model": 2}, {"data": 4, "model": 2, "rules": "fsdp"}, {"data": 2, "shards": 4},
+    {"data": 8}, {"model": 4}, {"data": 2, "model": 2, "rules": "sequence"}, {"data": 4, "model": 2}, {"data": 4, "model": 2, "rules": "fsdp"}, {"data": 2, "shards": 4},
     {"data": 2, "model": 2, "shards": 4, "rules": "fsdp"},
 ])  # fmt: skip
 def test_sharded_losses_equal_single_device(mesh, tmp_path):

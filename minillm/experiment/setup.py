@@ -1,7 +1,7 @@
 """config -> model, optimizer, training step and shardings: everything that does not depend on the text itself."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,11 +42,13 @@ class Setup(NamedTuple):
     gradient: Callable  # not jitted: what the training step computes first
 
 
-def make_setup(experiment: Experiment, vocabulary: int) -> Setup:
-    """Builds everything; allocates no array but the key."""
+def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.Device] | None = None) -> Setup:
+    """Builds everything; allocates no array but the key. `devices`: those of the mesh; None: the first that JAX has."""
     module, config = model_config(experiment.model, vocabulary)
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
-    train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model)
+    train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model, devices)
+    if train.shards == 1:  # a virtual shard is computed on one device of "data"
+        model = sharding.place_activations(model, experiment.mesh.rules, mesh)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
     module, config = tuning.wrap_module(module, config)
     if getattr(config, "kernel", "own") == "cudnn" and jax.default_backend() != "gpu":
