@@ -63,6 +63,7 @@ TUNED = {
     + FAMILY["classify"].replace("layers = 1", "layers = 3"),
 }
 FAMILY |= TUNED
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in TUNED else name for name in FAMILY]
 OBJECTIVES = {"t5": "span", "transformer": "span", "reverse": "sequence_to_sequence", "rnn": "causal", "lstm": "causal",
               "transformer_xl": "causal", "lora": "masked_next_sentence", "adalora": "causal", "adapter": "masked",
               "prefix": "span", "prompt": "span", "thaw": "classify"}  # fmt: skip
@@ -89,7 +90,7 @@ def finish(found, folder, resume=False):
     return runs.run(found, folder, resume, lambda text: None, lambda step, line: None)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_stopped_run_goes_on_as_the_straight_one(name, text, tmp_path, monkeypatch):
     found = experiment(name, text, tmp_path)
     straight = finish(found, tmp_path / "straight")
@@ -119,7 +120,7 @@ def test_a_stopped_run_goes_on_as_the_straight_one(name, text, tmp_path, monkeyp
         assert verify(tmp_path / "branch", None, lambda text: None)["steps"] == 2
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", NAMES)
 def test_eight_devices_give_the_losses_of_one(name, text, tmp_path):
     losses = []
     for mesh in ({}, {"data": 4, "model": 2, "rules": "fsdp"}):

@@ -77,6 +77,7 @@ def child_of(process: subprocess.Popen) -> int:
     return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bits_of_one_and_survive_a_signal_and_a_loss(config, tmp_path):
     out = tmp_path / "two"
     first = start(config, out)

@@ -56,6 +56,7 @@ def minillm(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_a_lab_runs_members_and_seeds_at_one_budget_and_goes_on(lab_file, tmp_path):
     done = minillm(lab_file, "--out", tmp_path, "--only", "gpt")
     assert done.returncode == 0, done.stderr

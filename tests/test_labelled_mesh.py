@@ -38,6 +38,7 @@ def losses(root):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_several_devices_give_the_losses_of_one_and_resume_exactly(method, file, tmp_path, monkeypatch):
     found = {mesh: finish(file, tmp_path / mesh, method, mesh) for mesh in MESHES}

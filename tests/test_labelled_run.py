@@ -258,6 +258,7 @@ def test_a_pretraining_of_the_trunk_s_own_becomes_the_base_of_its_branches(stage
     assert verify(tmp_path / "branch", 3, silent)["equal"]
 
 
+@pytest.mark.slow
 def test_a_sweep_shares_pretraining_and_gives_a_row_per_point(folder, tmp_path):
     command = [sys.executable, "-m", "minillm.cli", "sweep", str(folder / "staged.toml"), "--set", "train.steps=10",
                "--set", "train.evaluate_every=10", "--grid", "optimizer.learning_rate=1e-4,1e-2", "--seeds", "0,1", "--parallel", "2",
@@ -353,6 +354,7 @@ optimizer = {{ learning_rate = 1e-2 }}
 """
 
 
+@pytest.mark.slow
 def test_methods_by_tasks_share_a_base_and_make_one_table(folder, tmp_path):
     (tmp_path / "matrix.toml").write_text(TASKS.format(path=folder / "reviews.txt"))
     command = [

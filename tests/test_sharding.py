@@ -89,7 +89,10 @@ DIGITS = {"data": {"source": "digits"}, "objective": {"name": "classify"},
           "model": {"kind": "vit", "patch": 2, "layers": 1, "width": 16, "heads": 2}}  # fmt: skip
 
 
-@pytest.mark.parametrize("sections", [{}, DIGITS, {"tuning": {"method": "adalora", "target_rank": 2.0}}],
+ADALORA = {"tuning": {"method": "adalora", "target_rank": 2.0}}
+
+
+@pytest.mark.parametrize("sections", [{}, *(pytest.param(sections, marks=pytest.mark.slow) for sections in (DIGITS, ADALORA))],
                          ids=["gpt", "vit", "adalora"])  # fmt: skip
 def test_virtual_shards_give_the_same_bits_on_2_4_and_8_devices(sections, tmp_path):
     two, losses = bits(tmp_path, 2, **sections)

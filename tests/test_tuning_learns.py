@@ -7,6 +7,7 @@ rate, and new heads. It says nothing of what the base is worth: LoRA learns this
 
 import jax
 import numpy as np
+import pytest
 
 from minillm import params
 from minillm.models import bert
@@ -64,6 +65,7 @@ def tune(start, section):
     return fit(start, section, "second", 200, 1e-2)[1]
 
 
+@pytest.mark.slow
 def test_every_method_learns_what_a_head_on_frozen_features_does_not():
     knowing, accuracy = fit(params.init_params(SPECS, jax.random.key(0)), TuningConfig(), "first", 400, 3e-3)
     assert accuracy > 0.9
