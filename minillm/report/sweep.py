@@ -8,12 +8,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from minillm.report.columns import COLUMNS, HIGHER
 from minillm.report.plot import COLOURS, new_figure, save_figure
+from minillm.sections import LABELLED
 
 
 def write_figure(table: Mapping[str, Any], path: Path) -> None:
     """One line per value of the other keys; numbers on a logarithmic axis where they span more than a decade."""
     rows = table["rows"]
-    metric = next((key for key in COLUMNS if all(key in row for row in rows)), None)
+    scores = HIGHER if all(row["objective"] in LABELLED for row in rows) else ()  # a class is judged by its score
+    metric = next((key for key in (*scores, *COLUMNS) if all(key in row for row in rows)), None)
     if metric is None or not rows:
         return
     if table.get("random"):
@@ -62,6 +64,9 @@ def _label(axis, table: Mapping[str, Any], metric: str, key: str) -> None:
     for number, (name, found) in enumerate(_baselines(table, metric).items()):
         axis.axhline(found, color=COLOURS[1 + number % 5], linestyle="--", linewidth=1, label=name)
     axis.set_xlabel(key)
+    seen = [value for row in table["rows"] for value in row[metric]["values"]] + [*_baselines(table, metric).values()]
+    margin = 0.1 * (max(seen) - min(seen)) or 0.1
+    axis.set_ylim(min(seen) - margin, max(seen) + margin)  # an interval over two seeds may be far longer
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[0]:
