@@ -5,7 +5,9 @@ import random
 
 import pytest
 from tiny_labelled import config, silent
+from typer.testing import CliRunner
 
+from minillm.cli import app
 from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import display
@@ -65,6 +67,12 @@ def test_a_second_text_is_asked_for_where_the_run_learned_from_pairs_and_there_o
     with pytest.raises(UserError, match="text 2: the second text is empty"):
         predict(root, ["room", "book"], ["a", " "])
     assert predict(root, ["room"], ["book"])[0]["pair"] == "book"
+    (tmp_path / "first.txt").write_text("room\n\nfood\n")
+    (tmp_path / "second.txt").write_text("book\nscreen\n")
+    files = ["--file", str(tmp_path / "first.txt"), "--pair-file", str(tmp_path / "second.txt")]
+    done = CliRunner().invoke(app, ["predict", str(root), *files, "--json"])
+    assert [(row["text"], row["pair"]) for row in json.loads(done.stdout)] == [("room", "book"), ("food", "screen")]
+    assert "first.txt: 1 blank line is left out" in done.stderr
 
 
 @pytest.mark.parametrize(("kind", "units"), [("bpe", "characters"), ("char", "words")])

@@ -121,18 +121,30 @@ def predict(
     text: Annotated[list[str], typer.Option(help="A text to label; may be repeated")] = [],  # noqa: B006
     file: Annotated[Path | None, typer.Option(help="A file with a text per line")] = None,
     pair: Annotated[list[str], typer.Option(help="The second sentence, for a run on pairs; one per text")] = [],  # noqa: B006
+    pair_file: Annotated[Path | None, typer.Option(help="A file with the second sentences, line by line")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A saved adapter to put on the run's base")] = None,
     as_json: Json = False,
 ) -> None:
     """Label new texts with probabilities, with a run that learned from labels."""
     prepare()
-    from minillm.data.files import lines_of
     from minillm.experiment import display
     from minillm.experiment import predict as predicting
 
-    lines = [] if file is None else [line for line in lines_of(file) if line.strip()]
-    found = predicting.predict(run, [*text, *lines], pair or None, adapter)
+    texts, seconds = ([*given, *(_lines(path) if path else ())] for given, path in ((text, file), (pair, pair_file)))
+    found = predicting.predict(run, texts, seconds or None, adapter)
     output(found, as_json, lambda: display.predictions(found))
+
+
+def _lines(file: Path) -> list[str]:
+    """A text per line; blank lines are none, and it is said how many there were."""
+    from minillm.data.files import lines_of
+
+    lines = lines_of(file)
+    lines = lines[:-1] if lines and not lines[-1] else lines  # the end of the last line
+    texts = [line for line in lines if line.strip()]
+    if blank := len(lines) - len(texts):
+        sys.stderr.write(f"minillm: {file}: {blank} blank {'lines are' if blank > 1 else 'line is'} left out\n")
+    return texts
 
 
 @app.command(epilog="Example: `minillm adapter runs/tweets-lora tweets.safetensors`")
