@@ -180,7 +180,9 @@ def _forgets_the_last(x, up, down, bias, devices):
 def _check_summands(function) -> None:
     for devices in (2, 4, 1):
         arguments = [array.copy() for array in (X, UP, DOWN, BIAS)]
-        found = as_array(function(*arguments, devices), (devices, *X.shape), "the result", infinite="nothing here is divided")
+        found = as_array(
+            function(*arguments, devices), (devices, *X.shape), "the result", infinite="nothing here is divided"
+        )
         if not all(np.array_equal(a, b) for a, b in zip(arguments, (X, UP, DOWN, BIAS), strict=True)):
             raise Mistake("summands changed one of its arguments: build new arrays instead")
         right = _summands(X, UP, DOWN, BIAS, devices)
