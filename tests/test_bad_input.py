@@ -174,6 +174,11 @@ DAMAGE = {
     "run exists": (lambda r: None, ["run", "c.toml", "--out", "run"], "--resume"),
     "changed config": (lambda r: None, ["run", "c.toml", "--out", "run", "--resume", "--set", "model.heads=4"], "model.heads"),
     "unknown source": (lambda r: None, ["fetch", "nowhere"], "known sources"),
+    "branch of nothing": (lambda r: None, ["branch", "nowhere", "--at", "2"], "no such folder"),
+    "branch without a checkpoint": (lambda r: None, ["branch", "run", "--at", "3"], "no checkpoint of step 3; there are: 2, 4"),
+    "branch with nothing to do": (lambda r: None, ["branch", "run", "--at", "4"], "nothing is left to train"),
+    "branch with another model": (lambda r: None, ["branch", "run", "--at", "2", "--set", "model.width=64"], "cannot change model.width"),
+    "branch into its trunk": (lambda r: None, ["branch", "run", "--at", "2", "--out", "run"], "holds a run already"),
 }  # fmt: skip
 
 
@@ -223,6 +228,11 @@ LABELLED = {
     "no seeds": (["sweep", "c.toml", "--grid", "train.steps=1", "--seeds", "0,x"], "expected numbers with commas"),
     "sweep into a run": (["sweep", "c.toml", "--grid", "train.steps=1", "--out", "full"], "the folder of a run"),
     "sweep into a file": (["sweep", "c.toml", "--grid", "train.steps=1", "--out", "c.toml"], "this is a file"),
+    "range in a grid": (["sweep", "c.toml", "--grid", "optimizer.learning_rate=1e-4..1e-2:log"], "draw points from it with --random"),
+    "empty range": (["sweep", "c.toml", "--grid", "train.steps=3..2", "--random", "2"], "no numbers in it"),
+    "too few points": (["sweep", "c.toml", "--grid", "train.steps=2..3", "--random", "4"], "2 different ones were found -> ask for 2"),
+    "too few cores": (["sweep", "c.toml", "--grid", "train.steps=1,2", "--parallel", "999"], "999 runs at once"),
+    "tracking without a project": (["run", "c.toml", "--set", "tracking.wandb=''"], "wandb names a project"),
     "lab: task without labels": (["lab", "m.toml", "--set", "tasks.t.data.labels=[]"], "classify needs the classes"),
     "lab: unknown method": (["lab", "m.toml", "--set", "methods.m.tuning.method=lorra"], "got 'lorra'"),
     "lab: no such kernel": (["lab", "m.toml", "--set", "methods.m.tuning.targets=['x']"], "matches no kernel"),
