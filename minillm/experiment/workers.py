@@ -1,5 +1,6 @@
 """Runs as processes, one after the other or several at once, each with its share of the cores."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,7 +82,8 @@ def _start(job: Job, workers: Workers, cores: set[int] | None) -> subprocess.Pop
         with log.open("ab") as output:
             process = subprocess.Popen(command, env=workers.environment, stdout=output, stderr=subprocess.STDOUT)
     if cores is not None:
-        os.sched_setaffinity(process.pid, cores)  # before it starts a thread: those take after it
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.sched_setaffinity(process.pid, cores)  # before it starts a thread: those take after it
     return process
 
 
