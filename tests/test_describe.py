@@ -4,9 +4,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from minillm import config as configs
+from minillm.experiment import costs
 from minillm.experiment.describe import describe, product_flops, step_flops
+from minillm.experiment.hardware import H100, hardware
 
 QUICKSTART = Path(__file__).parents[1] / "configs/quickstart.toml"
 LARGE = ["model.width=2048", "model.layers=24", "model.heads=16", "model.hidden=5632", "train.batch_size=1",
@@ -18,7 +21,7 @@ def test_a_model_of_a_billion_parameters_is_described_and_not_allocated():
     found = describe(configs.load(QUICKSTART, LARGE))
     by_hand = 32000 * 2048 + 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632 + 2 * 2048) + 2048
     assert found["total_parameters"] == by_hand
-    assert found["state_bytes_per_device"] > 12 * by_hand  # parameters and two moments in float32
+    assert found["memory_per_device"]["arguments"] > 12 * by_hand  # parameters and two moments in float32
     assert sum(array.nbytes for array in jax.live_arrays()) - before < 1000
 
 
@@ -27,14 +30,32 @@ def test_flops_by_hand_and_collectives_only_where_something_is_split():
     products = 1024 * 192 + 4 * (4 * 192 * 192 + 3 * 192 * 512)
     computed = 10 / 16  # of the attention's square, in four causal blocks
     assert single["flops_per_step"] == 16 * 128 * (6 * products + computed * 12 * 4 * 128 * 192)
-    assert single["collectives"] == {}
-    split = describe(configs.load(QUICKSTART, ["mesh.data=4", "mesh.model=2", "mesh.rules='fsdp'"]))
-    assert split["collectives"]["all-gather"] > 0
-    assert split["collectives"]["all-reduce"] > 0
-    assert split["state_bytes_per_device"] < single["state_bytes_per_device"] / 6
+    assert single["collectives"] == []
+    split = describe(configs.load(QUICKSTART, ["mesh.data=4", "mesh.model=2", "mesh.rules='fsdp'"]), hardware())
+    assert {("all-gather", "data"), ("reduce-scatter", "data"), ("all-reduce", "model")} <= {
+        (row["kind"], row["axes"]) for row in split["collectives"]
+    }
+    assert split["memory_per_device"]["arguments"] < single["memory_per_device"]["arguments"] / 6
     places = {row["path"]: row["placement"] for row in split["parameters"]}
     assert places["blocks/attention/query/kernel"] == "model over mesh.data, attention over mesh.model"
     assert places["final_norm/scale"] == "copied"
+    estimate_by_hand(split)
+
+
+def estimate_by_hand(found):
+    """The first row is an H100's: every time from the tables beside it; a mesh of eight lies within one machine."""
+    row, memory = found["hardware"][0], found["memory_per_device"]
+    moved = memory["arguments"] + memory["outputs"] + 2 * memory["temporaries"]
+    times = {"compute": found["flops_per_step"] / 8 / H100.float32, "memory": moved / H100.memory_bandwidth,
+             "communication": sum(row["sent"] for row in found["collectives"]) / H100.link}  # fmt: skip
+    assert {name: row[f"{name}_seconds"] for name in times} == pytest.approx(times)
+    assert row["overlapped_seconds"] == pytest.approx(max(times.values()))
+    assert row["in_turn_seconds"] == pytest.approx(sum(times.values()))
+    assert row["binds"] == max(times, key=times.get)
+    arguments = sum(row["bytes_per_device"] for row in found["arrays"])
+    assert arguments == pytest.approx(memory["arguments"], abs=64)  # a key comes on top
+    assert memory["aliased"] / memory["outputs"] > 0.99, "donated arguments hold the new state"
+    costs.show(found)
 
 
 def test_frozen_bottom_blocks_have_no_backward_pass():

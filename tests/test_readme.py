@@ -60,7 +60,7 @@ def load(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_a_config_says_its_command_time_and_expectation_and_is_valid(path):
     header = path.read_text(encoding="utf8").split("\n\n")[0]
-    command = "lab" if path.name in LABS else "run"
+    command = "lab" if path.name in LABS else "describe" if path.parent.name == "scale" else "run"
     assert f"minillm {command} {name_of(path)}" in header
     assert "Time on two cores:" in header
     assert "Expected:" in header

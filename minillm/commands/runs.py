@@ -77,15 +77,54 @@ def _train(experiment: Any, out: Path | None, resume: bool, as_json: bool, comma
         output(summary, as_json, lambda: display.summary(summary, root))
 
 
-@app.command(epilog="Example: `minillm describe configs/quickstart.toml --set mesh.data=4`")
-def describe(config: Config, overrides: Set = [], as_json: Json = False) -> None:  # noqa: B006
-    """Parameters, sharding, memory, FLOPs and collectives of a config; allocates nothing."""
+@app.command(epilog="Example: `minillm describe configs/quickstart.toml --mesh data=4,model=2,rules=fsdp`")
+def describe(
+    config: Config,
+    overrides: Set = [],  # noqa: B006
+    mesh: Annotated[str, typer.Option(help="Over the config's [mesh]; devices that are missing are simulated")] = "",
+    scaling: Annotated[str, typer.Option(help="Numbers of devices, such as 8,64,512: weak and strong scaling")] = "",
+    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw")] = None,
+    measured: Annotated[Path | None, typer.Option(help="A file with what `minillm bench --json` found here")] = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters, sharding, memory, FLOPs, collectives and time of a config's step; allocates nothing."""
     prepare()
-    from minillm.experiment import base
+    from minillm import sharding
+    from minillm.experiment import base, costs
     from minillm.experiment import describe as describing
+    from minillm.experiment import scaling as scales
+    from minillm.experiment.hardware import hardware
+    from minillm.report import cost
 
-    found = describing.describe(base.load(config, overrides))
-    output(found, as_json, lambda: describing.show(found))
+    experiment = base.load(config, [*overrides, *_mesh_settings(mesh)])
+    counts, machines = _counts(scaling), hardware(measured)
+    sharding.simulate(scales.devices_needed(experiment) if counts else experiment.mesh.data * experiment.mesh.model)
+    if counts:
+        found = scales.scale(scales.find_laws(experiment), counts, machines)
+        draw, show = cost.write_scaling, costs.show_scaling
+    else:
+        found, draw, show = describing.describe(experiment, machines), cost.write_figure, costs.show
+    if figure is not None:
+        draw(found, figure)
+    output(found, as_json, lambda: show(found))
+
+
+def _mesh_settings(text: str) -> list[str]:
+    """ "data=4,model=2" as overrides."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := [part for part in parts if "=" not in part]:
+        raise UserError(
+            f"expected key=value, got {wrong[0]!r}", "--mesh", "for example --mesh data=4,model=2,rules=fsdp"
+        )
+    return [f"mesh.{part}" for part in parts]
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of devices."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"expected numbers with commas, got {text!r}", "--scaling", "for example --scaling 8,64,512")
+    return [int(part) for part in parts]
 
 
 @app.command(epilog='Example: `minillm sample runs/quickstart --prompt "The statement" --tokens 80 --top-k 40`')

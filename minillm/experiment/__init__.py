@@ -8,4 +8,6 @@ describe.py what a config would cost            display.py tables and progress
 fork.py     a run that branches off another     tracking.py TensorBoard, Weights & Biases
 lab.py      many runs, one table                sweep.py   a grid, or points from draws.py
 workers.py  runs at once                        seeds.py   how far groups of seeds differ
+collectives.py what devices exchange            program.py the compiled program that says so
+estimate.py how long a step takes at least      scaling.py on more devices; hardware.py, costs.py its tables
 """

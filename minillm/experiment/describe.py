@@ -2,20 +2,22 @@
 
 import dataclasses
 import math
-import re
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import jaxprs_in_params
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from jax.sharding import Mesh
 
+from minillm import sharding
+from minillm.bits import flatten_paths
 from minillm.config import Experiment, MeshConfig
+from minillm.experiment.collectives import Collective, collectives, summarise
 from minillm.experiment.data import vocabulary_size
+from minillm.experiment.estimate import Work, estimate
 from minillm.experiment.examples import made_up
+from minillm.experiment.hardware import Hardware
+from minillm.experiment.program import compile_partitioned
 from minillm.experiment.setup import Setup, abstract_state, make_objective, make_setup
 from minillm.experiment.supervised import made_up_rows
 from minillm.experiment.write import parameter_rows
@@ -24,29 +26,85 @@ from minillm.sections import IMAGES, LABELLED
 from minillm.training.step import make_gradient
 from minillm.tuning.freeze import attach_apart
 
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-ASSUMED = 100e9  # FLOP/s: half of what two cores reach on a large float32 product
+WIDENED = (
+    "this CPU computes in float32 what is bfloat16 elsewhere: temporaries take up to half of this on an accelerator"
+)
 
 
-def describe(experiment: Experiment) -> dict[str, Any]:
-    """The parameter table, memory per device, FLOPs per step, collectives of the compiled step, a time estimate."""
-    setup = make_setup(experiment, vocabulary_size(experiment))
-    compiled = setup.train_step.lower(*step_arguments(experiment, setup)).compile()
-    memory = compiled.memory_analysis()
-    flops = step_flops(experiment)
+class Compiled(NamedTuple):
+    """A training step as the compiler made it; nothing has run."""
+
+    setup: Setup
+    arrays: list[dict[str, Any]]  # what goes in: path, shape, dtype, placement, bytes per device
+    memory: dict[str, float]  # bytes per device
+    collectives: list[Collective]
+
+
+def describe(experiment: Experiment, machines: Sequence[Hardware] = ()) -> dict[str, Any]:
+    """The parameter table, every array's place, memory per device, FLOPs, collectives, and a step's time on hardware."""
+    compiled = compile_step(experiment)
+    setup, flops, devices = compiled.setup, step_flops(experiment), compiled.setup.mesh.size
     trained = setup.tuning.specs(setup.specs)
+    work = Work(flops / devices, experiment.model.get("dtype", "float32"), compiled.memory, compiled.collectives)
     return {
         "parameters": parameter_rows(setup, experiment.mesh.rules),
         "total_parameters": count(setup.specs | trained),
         "trainable_parameters": count(trained),
         "mesh": dict(setup.mesh.shape),
-        "state_bytes_per_device": int(memory.argument_size_in_bytes),
-        "temporary_bytes_per_device": int(memory.temp_size_in_bytes),
+        "rules": experiment.mesh.rules,
+        "compiled_for": setup.mesh.devices.flat[0].platform,
+        "arrays": compiled.arrays,
+        "memory_per_device": compiled.memory,
         "flops_per_step": flops,
-        "collectives": dict(Counter(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text()))),
-        "seconds_estimate": flops * experiment.train.steps / ASSUMED,
-        "assumed_flops_per_second": ASSUMED,
+        "dtype": work.dtype,
+        "collectives": summarise(compiled.collectives),
+        "steps": experiment.train.steps,
+        "notes": [WIDENED] if widens(experiment, setup.mesh) else [],
+        "hardware": [estimate(work, machine) for machine in machines],
     }
+
+
+def compile_step(experiment: Experiment) -> Compiled:
+    """The training step on the config's mesh, of real devices or, where they are too few, of simulated ones."""
+    devices = sharding.enough_devices(experiment.mesh.data * experiment.mesh.model)
+    setup = make_setup(experiment, vocabulary_size(experiment), devices)
+    arguments = step_arguments(experiment, setup)
+    lowered = setup.train_step.lower(*arguments)
+    if setup.mesh.size > 1 and widens(experiment, setup.mesh):
+        compiled, text = compile_partitioned(lowered)
+    else:
+        compiled = lowered.compile()
+        text = compiled.as_text()
+    found = collectives(text, setup.mesh.shape)
+    return Compiled(setup, arrays_of(setup, *arguments[:3]), memory_of(compiled), found)
+
+
+def widens(experiment: Experiment, mesh: Mesh) -> bool:
+    """Whether the devices compute the model's bfloat16 in float32."""
+    return experiment.model.get("dtype") == "bfloat16" and mesh.devices.flat[0].platform == "cpu"
+
+
+def memory_of(compiled) -> dict[str, float]:
+    """Bytes per device by the compiler's own account: outputs that are aliased lie where donated arguments did."""
+    found = compiled.memory_analysis()
+    sizes = {"arguments": found.argument_size_in_bytes, "outputs": found.output_size_in_bytes,
+             "aliased": found.alias_size_in_bytes, "temporaries": found.temp_size_in_bytes}  # fmt: skip
+    return sizes | {"total": sizes["arguments"] + sizes["outputs"] - sizes["aliased"] + sizes["temporaries"]}
+
+
+def arrays_of(setup: Setup, state, frozen, batch) -> list[dict[str, Any]]:
+    """A row per array that goes into the step; a copy of a parameter, such as a moment, is placed and named like it."""
+    specs = setup.specs | setup.tuning.specs(setup.specs)
+    rows = []
+    for path, leaf in flatten_paths({"state": state._asdict(), "frozen": frozen, "batch": batch}).items():
+        name = max((name for name in specs if path.endswith(f"/{name}")), key=len, default=None)
+        axes = specs[name].axes if name and len(specs[name].axes) == len(leaf.shape) else range(len(leaf.shape))
+        split = (f"{axis if isinstance(axis, str) else f'axis {axis}'} over mesh.{place}"
+                 for axis, place in zip(axes, leaf.sharding.spec, strict=False) if place)  # fmt: skip
+        size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        rows.append({"path": path, "parameter": name, "shape": list(leaf.shape), "dtype": leaf.dtype.name,
+                     "placement": ", ".join(split) or "copied", "bytes_per_device": size})  # fmt: skip
+    return rows
 
 
 def step_flops(experiment: Experiment) -> float:
@@ -97,30 +155,3 @@ def product_flops(jaxpr) -> float:
         parts = [product_flops(part) for part in jaxprs_in_params(equation.params)]
         total += times * (max(parts, default=0.0) if equation.primitive.name == "cond" else sum(parts))
     return total
-
-
-def show(found: dict[str, Any]) -> None:
-    """Tables for a person."""
-    total, trained = found["total_parameters"], found["trainable_parameters"]
-    share = f", of which {trained:,} train ({trained / total:.2%})" if trained < total else ""
-    title = f"{total:,} parameters{share}, on a mesh of {found['mesh']}"
-    table = Table(title=title, box=box.SIMPLE)
-    table.add_column("path", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("count", justify="right", no_wrap=True)
-    for name in ("placement", "trains") if share else ("placement",):
-        table.add_column(name)
-    for row in found["parameters"]:
-        cells = (row["path"], " × ".join(map(str, row["shape"])), f"{row['count']:,}", row["placement"], row["trains"])
-        table.add_row(*cells[: len(table.columns)])
-    console = Console()
-    console.print(table)
-    facts = {
-        "state and batch per device": f"{found['state_bytes_per_device'] / 1e6:,.1f} MB",
-        "temporary memory per device": f"{found['temporary_bytes_per_device'] / 1e6:,.1f} MB",
-        "work per step": f"{found['flops_per_step'] / 1e9:,.1f} GFLOP",
-        "collectives per step": ", ".join(f"{n} {name}" for name, n in found["collectives"].items()) or "none",
-        "time": f"{found['seconds_estimate']:,.0f} s at an assumed {found['assumed_flops_per_second'] / 1e9:.0f} GFLOP/s",
-    }
-    for name, fact in facts.items():
-        console.print(f"{name:30} {fact}", highlight=False, soft_wrap=True)

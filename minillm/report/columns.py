@@ -38,3 +38,20 @@ def choose(
 def main_metric(rows: Sequence[Mapping[str, Any]]) -> str:
     """The first column that all rows have."""
     return next(key for key in COLUMNS if all(key in row for row in rows))
+
+
+def size_text(count: float) -> str:
+    """Bytes: 1234567 -> 1.2 MB."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= limit:
+            return f"{count / limit:,.1f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def time_text(seconds: float) -> str:
+    """0.0123 -> 12.3 ms."""
+    for limit, unit in ((86400.0, "days"), (3600.0, "h"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= limit:
+            count = seconds / limit
+            return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
+    return "0"
