@@ -81,10 +81,12 @@ def test_a_search_is_a_sweep_over_its_points_and_remembers_them(tmp_path):
 
 
 def test_a_search_s_figure_has_a_panel_per_key(tmp_path):
-    from minillm.report.sweep import write_figure
+    from minillm.report.sweep import choose_metric, write_figure
 
-    rows = [{"point": {"a.rate": f"{10.0**-place:.3g}", "a.kind": "xy"[place % 2]}, "accuracy": over_seeds([0.5 + place / 10, 0.6])}
+    rows = [{"point": {"a.rate": f"{10.0**-place:.3g}", "a.kind": "xy"[place % 2]}, "accuracy": over_seeds([0.5 + place / 10, 0.6]),
+             "nll": over_seeds([1.0]), "objective": "classify"}
             for place in range(4)]  # fmt: skip
+    assert choose_metric(rows) == "accuracy"
     write_figure({"rows": rows, "baselines": {}, "random": True}, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 

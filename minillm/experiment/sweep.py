@@ -17,8 +17,8 @@ from minillm.experiment import draws
 from minillm.experiment import folder as folders
 from minillm.experiment import lab as labs
 from minillm.experiment.workers import ONE, Workers
-from minillm.report.columns import HIGHER, main_metric
-from minillm.report.sweep import write_figure
+from minillm.report.columns import HIGHER
+from minillm.report.sweep import choose_metric, write_figure
 
 BEFORE = ("pretrain", "data", "tokenizer", "model", "base")  # sections that pretraining depends on
 
@@ -94,8 +94,7 @@ def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], workers: Wor
     for row in table["rows"]:
         row["point"] = sweep.points[row["member"]]
     table["random"] = bool(sweep.lab.draws)
-    if table["random"]:  # best first
-        metric = main_metric(table["rows"])
+    if table["random"] and (metric := choose_metric(table["rows"])):  # best first
         table["rows"].sort(key=lambda row: row[metric]["mean"] * (-1.0 if metric in HIGHER else 1.0))
     folders.write_json(root / "table.json", table)
     write_figure(table, root / "sweep.png")

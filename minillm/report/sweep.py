@@ -1,6 +1,6 @@
 """The figure of a sweep: a metric against the key that varies, mean and 95 % interval over seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ from minillm.report.plot import COLOURS, new_figure, save_figure
 from minillm.sections import LABELLED
 
 
+def choose_metric(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What points are compared by: what all rows have, a class by its score."""
+    scores = HIGHER if all(row["objective"] in LABELLED for row in rows) else ()
+    return next((key for key in (*scores, *COLUMNS) if all(key in row for row in rows)), None)
+
+
 def write_figure(table: Mapping[str, Any], path: Path) -> None:
     """One line per value of the other keys; numbers on a logarithmic axis where they span more than a decade."""
     rows = table["rows"]
-    scores = HIGHER if all(row["objective"] in LABELLED for row in rows) else ()  # a class is judged by its score
-    metric = next((key for key in (*scores, *COLUMNS) if all(key in row for row in rows)), None)
+    metric = choose_metric(rows)
     if metric is None or not rows:
         return
     if table.get("random"):
