@@ -77,7 +77,7 @@ def poison(monkeypatch):
     return choose
 
 
-def run_killed(folder, setting, moment, resume=False):
+def run_killed(folder, settings, moment, resume=False):
     """A run of which the n-th call of module.name is the last thing that happens; moment: (module, name, n)."""
     (module, name, call), calls = moment, []
     real = getattr(module, name)
@@ -91,7 +91,7 @@ def run_killed(folder, setting, moment, resume=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, counted)
         with pytest.raises(Killed):
-            start(folder, setting, resume=resume)
+            start(folder, *settings, resume=resume)
 
 
 def test_a_loss_that_is_not_finite_names_its_origin_and_can_be_skipped_on_resume(tmp_path, poison):
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_names_its_origin_and_can_be_skipped_on_resume
         start(tmp_path / "run")
     assert checkpoint.latest(tmp_path / "run/checkpoints") == 8
     said = []
-    run_killed(tmp_path / "run", "train.on_non_finite=skip", (provenance, "append", 4), resume=True)
+    run_killed(tmp_path / "run", ["train.on_non_finite=skip"], (provenance, "append", 4), resume=True)
     summary = start(tmp_path / "run", "train.on_non_finite=skip", resume=True, said=said)
     assert summary["bad_steps"] == [{"step": 10, "to": 10, "why": "the loss became nan"}]
     assert any("step 10: the loss became nan: the update is left out" in text for text in said)
@@ -125,7 +125,7 @@ def test_a_rewind_leaves_batches_out_and_survives_kills_signals_and_verify(tmp_p
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 21))
     moments = ((provenance, "append", 12), (provenance, "cut_metrics", 2), (checkpoint, "drop_after", 2))
     for place, moment in enumerate(moments):
-        run_killed(tmp_path / str(place), "train.on_non_finite=rewind", moment)
+        run_killed(tmp_path / str(place), ["train.on_non_finite=rewind"], moment)
         start(tmp_path / str(place), "train.on_non_finite=rewind", resume=True)
         assert outcome(tmp_path / str(place)) == found, moment
 
@@ -193,6 +193,18 @@ def test_a_spike_warns_or_goes_back():
     _, read, progress = drive(losses, watch._replace(on_spike="rewind"))
     assert read == [*range(15), *range(18, 23), *range(25, 35)]
     assert [(bad.step, bad.to) for bad in progress.mended] == [(18, 15), (22, 20)]
+
+
+def test_a_run_that_goes_back_at_every_small_spike_is_resumed_to_the_same_bits(tmp_path):
+    """The losses that a spike stands out from are read from the log, in the first session and in the second."""
+    settings = ["train.spike=1.0", "train.spike_window=6", "train.on_spike=rewind", "train.bad_steps=200"]
+    summary = start(tmp_path / "straight", *settings)
+    assert len(summary["bad_steps"]) > 2
+    assert {bad["to"] for bad in summary["bad_steps"]} <= set(range(0, 20, 4))
+    assert all(bad["why"].startswith("the loss spiked to") for bad in summary["bad_steps"])
+    run_killed(tmp_path / "run", settings, (provenance, "append", 24))
+    assert start(tmp_path / "run", *settings, resume=True)["bad_steps"] == summary["bad_steps"]
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
 
 
 @pytest.fixture

@@ -64,6 +64,8 @@ def _results(summary: Mapping[str, Any]) -> str:
         cells += f"<tr{kind}><td>{html.escape(name)}</td>{numbers}<td style='width:35%'>{bar}</td></tr>"
     facts = f"{summary.get('parameters', 0):,} parameters, {summary.get('steps', 0):,} steps, "
     facts += f"{summary.get('training_seconds', 0):.0f} s of training. The best is on top."
+    if bad := len(summary.get("bad_steps", ())):
+        facts += f" Bad steps that were skipped or gone back from, as summary.json lists them: {bad}."
     titles = "".join(f"<th class=number>{title}</th>" for title, _ in columns.values())
     return f"<h2>Held-out data</h2><table><tr><th></th>{titles}<th></th></tr>{cells}</table><p>{facts}</p>"
 

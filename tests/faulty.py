@@ -1,0 +1,134 @@
+"""A process that runs the command line, forked and befallen by a fault: for `soak.py`.
+
+To be imported before anything of jax: what the process is set up for comes first.
+"""
+
+# ruff: noqa: E402
+import builtins
+import contextlib
+import io
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+from minillm.commands.shared import interrupt, prepare
+
+prepare()  # the cache of compiled programs
+
+import numpy as np
+
+from minillm import cli
+from minillm.experiment import data as datas
+from minillm.experiment import display, reopen, verify  # noqa: F401  (imported once, not by every child)
+from minillm.experiment import run as runs
+
+COPY = Path(__file__).parents[1] / "configs/copy.toml"
+STEPS = 400
+SETTINGS = (f"train.steps={STEPS}", "train.evaluate_every=40", "train.checkpoint_every=20", "train.hash_every=50",
+            "train.batch_size=4", "model.width=16", "model.heads=2", "model.layers=1",
+            "train.on_non_finite=rewind", "optimizer.name=sgd", "optimizer.weight_decay=0.1")  # fmt: skip
+POISONED = (133, 261)  # batches
+CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")
+SAID = {0: "ended", 2: "one line", -9: "killed", -15: "killed", 130: "saved", 143: "saved"}
+
+
+def load_data(*arguments):
+    """The run's data, with two batches that give no number."""
+    data = datas.load_data(*arguments)
+
+    def batch(number):
+        found = data.batch(number)
+        return found | {"weights": found["weights"] * np.float32(math.nan)} if number in POISONED else found
+
+    return data._replace(batch=batch)
+
+
+class Injector:
+    """Counts the calls that change the disk, and at one of them kills the process or fails."""
+
+    def __init__(self, call: int, act: Callable[[], None]):
+        self.left, self.act = call, act
+
+    def install(self) -> None:
+        for name in ("replace", "fsync", "mkdir", "unlink", "rmdir"):
+            setattr(os, name, self.counted(getattr(os, name)))
+        self.open = builtins.open
+        builtins.open = io.open = self.opened
+
+    def due(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+    def counted(self, real):
+        def call(*arguments, **named):
+            if self.due():
+                self.act()
+            return real(*arguments, **named)
+
+        return call
+
+    def opened(self, file, mode="r", *arguments, **named):
+        handle = self.open(file, mode, *arguments, **named)
+        if set(mode) & set("wax+"):
+            real = handle.write
+
+            def write(data):
+                if self.due():  # the first half gets through
+                    real(data[: len(data) // 2])
+                    handle.flush()
+                    self.act()
+                return real(data)
+
+            handle.write = write
+        return handle
+
+
+def start(folder: Path, *, before: Callable[[], None] = lambda: None, command: Sequence[str] = ()) -> int:
+    """A process that runs the command, by its id; what it says on stderr goes into FOLDER.err-ID."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    child = os.fork()
+    if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return child
+    code = 70
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(said(folder, os.getpid()), os.O_WRONLY | os.O_CREAT), 2)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        runs.load_data = reopen.load_data = load_data
+        sets = [part for setting in SETTINGS for part in ("--set", setting)]
+        sys.argv = ["minillm", *(command or ("run", str(COPY), *sets, "--out", str(folder), "--resume"))]
+        before()
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def said(folder: Path, child: int) -> Path:
+    return folder.with_name(f"{folder.name}.err-{child}")
+
+
+def end(folder: Path, child: int) -> tuple[str, str]:
+    """Waits for it -> (how it ended, what it said). An end that no user should see is WRONG."""
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    path = said(folder, child)
+    text = path.read_text(errors="replace") if path.exists() else ""
+    path.unlink(missing_ok=True)
+    lines = text.count("\n")
+    plain = text.startswith("minillm: ") and lines == 1
+    if code not in SAID or (code in (2, 130, 143) and not plain) or (code in (0, -9, -15) and text):
+        return "WRONG", f"exit {code}\n{text}"
+    return SAID[code], text
