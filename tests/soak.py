@@ -186,6 +186,7 @@ def soak(faults: int, seed: int, root: Path) -> int:
         how, text = end(folder, start(folder))
         lost = check(folder, straight) if how == "ended" else [f"{how} {text}"]
         soak.wrong += [f"run {number}: {what}" for what in lost]
+        print("".join(f"run {number}: {what}\n" for what in lost), end="", flush=True)
         number, ended = number + 1, ended + (not lost)
         shutil.rmtree(folder)
         print(f"{done} faults, {ended} of {number} runs ended with the bits of the run without", flush=True)

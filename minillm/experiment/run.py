@@ -128,6 +128,7 @@ def restore_or_start(job: Run, resume: bool, base: bases.Base) -> tuple[State, A
         job.say(f"Resuming after step {step}.")
     if not hosts.writes():
         return state, frozen, progress
+    checkpoint.drop_after(job.folder.checkpoints, step or 0)  # there is none, but what a kill left of one goes
     lines = provenance.cut(job.folder.provenance, step or 0)
     if (len(lines), provenance.last_chain(lines)) != (step or 0, progress.chain):
         raise UserError(
