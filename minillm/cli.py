@@ -35,6 +35,7 @@ def main() -> None:
     """Entry point: what a user did wrong is one line on stderr and exit code 2."""
     with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
         signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGALRM, interrupt)  # that of a moment ago
     try:
         app()
     except UserError as error:

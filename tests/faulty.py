@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-from minillm.commands.shared import interrupt, prepare
+from minillm.commands.shared import prepare
 
 prepare()  # the cache of compiled programs
 
@@ -99,12 +99,12 @@ def start(folder: Path, *, before: Callable[[], None] = lambda: None, command: S
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(said(folder, os.getpid()), os.O_WRONLY | os.O_CREAT), 2)
-        signal.signal(signal.SIGINT, interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         runs.load_data = reopen.load_data = load_data
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
         sys.argv = ["minillm", *(command or ("run", str(COPY), *sets, "--out", str(folder), "--resume"))]
         before()
+        app = cli.app
+        cli.app = lambda: (signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]), app())
         cli.main()
         code = 0
     except SystemExit as stop:

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from minillm import config as configs
 from minillm.bits import replace_file
+from minillm.commands import shared
 from minillm.errors import UserError
 from minillm.experiment import data as datas
 from minillm.experiment import reopen, results, verify
@@ -195,6 +197,7 @@ def test_a_spike_warns_or_goes_back():
     assert [(bad.step, bad.to) for bad in progress.mended] == [(18, 15), (22, 20)]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_at_every_small_spike_is_resumed_to_the_same_bits(tmp_path):
     """The losses that a spike stands out from are read from the log, in the first session and in the second."""
     settings = ["train.spike=1.0", "train.spike_window=6", "train.on_spike=rewind", "train.bad_steps=200"]
@@ -267,6 +270,20 @@ def test_clocks_that_jump_change_no_bits_and_give_no_negative_speed(tmp_path, mo
     assert min(line[name] for line in lines for name in CLOCK if name in line) >= 0.0
 
 
+def test_ctrl_c_within_the_collector_is_raised_a_moment_later(monkeypatch):
+    timers = []
+    monkeypatch.setattr(shared, "INTERRUPTS", [])
+    monkeypatch.setattr(signal, "setitimer", lambda *arguments: timers.append(arguments))
+
+    def _xla_gc_callback():
+        (lambda: shared.interrupt(signal.SIGINT, sys._getframe()))()
+
+    _xla_gc_callback()
+    assert timers
+    with pytest.raises(KeyboardInterrupt):
+        shared.interrupt(signal.SIGALRM, sys._getframe())
+
+
 KILLED = """
 import os, signal, sys
 from minillm.data import tokenizer
@@ -276,6 +293,7 @@ tokenizer.train([Path("text.txt").read_text()], 300, "bpe", model_file=Path("run
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_tokenizer_training_leaves_no_half_of_a_tokenizer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("".join(f"Sentence {i} says that {i * i} is a square.\n" for i in range(300)))

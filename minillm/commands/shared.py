@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +32,17 @@ INTERRUPTS: list[int] = []
 SAID: list[str] = []  # how the stopped command goes on
 
 
+SWALLOWING = ("_xla_gc_callback", "__del__")  # functions out of which no exception gets
+
+
 def interrupt(number: int, frame: Any) -> None:
+    """Ctrl-C: raises KeyboardInterrupt, a little later where it would be lost now."""
     INTERRUPTS.append(number)
+    while frame is not None:
+        if frame.f_code.co_name in SWALLOWING:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 
