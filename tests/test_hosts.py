@@ -116,6 +116,22 @@ def test_two_processes_give_the_bits_of_one_and_survive_a_signal_and_a_loss(conf
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
+def test_two_processes_go_back_together(config, tmp_path):
+    """At every small spike, so that it happens often; each process decides by itself, from what all of them know."""
+    settings = ["train.steps=60", "train.checkpoint_every=5", "train.spike=1.0", "train.spike_window=10", "optimizer.learning_rate=1e-5",
+                "train.on_spike=rewind", "train.bad_steps=200"]  # fmt: skip
+    processes = start(config, tmp_path / "two", *(part for setting in settings for part in ("--set", setting)))
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    alone = configs.load(config, settings)
+    straight = runs.run(alone, tmp_path / "one", False, lambda text: None, lambda step, line: None)
+    summary = read_json(tmp_path / "two/summary.json")
+    assert len(summary["bad_steps"]) > 2
+    for name in ("bad_steps", "parameter_hash"):
+        assert summary[name] == straight[name]
+
+
 READINGS = {
     "stream": {},
     "packed": {"data": {"packing": "packed"}},
