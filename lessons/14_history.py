@@ -232,8 +232,7 @@ report("14", numbers)
 # whole text: 3.8.1 may be right about large budgets, at this one counting leads. BERT finds 11 % of the masked tokens (unigram: 2.1 %). T5 pays 5.6
 # nats per removed token, the unigram 6.0, yet its first guess is right for 1.5 %, the unigram's for 2.2 %: it has hardly begun. Right: token counts
 # tell 91 % of the topics, and no member comes near. Training gives GPT 30 points and Transformer-XL 22. To RNN, LSTM, BERT and T5 it gives nothing
-# that three seeds could show.
-# Without the crosses the RNN's 78 % would look like knowledge. Who predicts best is not read off best.
+# that three seeds could show. Without the crosses the RNN's 78 % would look like knowledge. Who predicts best is not read off best.
 # ## What this toy does not show
 # The order at 10^12 FLOPs is not the order at 10^23: these runs end before anyone has learned much. GPT gained 0.23 bits per character in the second
 # half of its run, more than separates first from last: the table orders how fast models begin. One corpus, one size, one split (all seeds are judged
