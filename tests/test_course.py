@@ -112,9 +112,13 @@ def test_header_agrees_with_the_map(lesson):
     assert f'report("{lesson.id}"' in text
 
 
+LONGER = {"30": 370}  # two subjects in one: the bits of a run, and what several seeds say
+
+
 @every_lesson
 def test_lessons_are_short(lesson):
-    assert 120 <= (LESSONS / f"{lesson.stem}.py").read_text(encoding="utf8").count("\n") <= 250
+    lines = (LESSONS / f"{lesson.stem}.py").read_text(encoding="utf8").count("\n")
+    assert 120 <= lines <= LONGER.get(lesson.id, 250)
 
 
 def test_expected_numbers_name_the_written_lessons():

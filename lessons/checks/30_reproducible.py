@@ -1,5 +1,6 @@
 """Checks of lesson 30: they name the mistake, not only the failure."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -123,7 +124,64 @@ def _check_width(call: str, half: float, values: np.ndarray) -> None:
     raise Mistake(f"{call} has the half width {half:.4g}, expected {right:.4g}: {reason}")
 
 
-CHECKS = {"batch_indices": check_batch_indices, "mean_and_interval": check_mean_and_interval}
+WINNERS = [  # in the first, each wrong way to choose finds another setting
+    ([[0.9, 0.2, 0.7], [0.5, 0.4, 0.45], [0.3, 0.3, 0.9], [0.8, 0.8, 0.8], [1.0, 1.0, 1.0]],
+     [[0.4, 0.3], [0.6, 0.5], [0.4, 0.2], [0.1, 0.1], [0.9, 0.8]]),
+    ([[0.5, 0.7], [0.4, 0.6], [0.3, 0.9]], [[0.6, 0.6], [0.7, 0.5], [0.5, 0.5]]),
+    ([[0.2, 0.1], [0.3, 0.2]], [[0.9, 0.7], [0.1, 0.2]]),
+]  # fmt: skip
+
+
+def check_judge_winner(function: Callable) -> None:
+    """The choice first, then the two means."""
+    for chosen_on, judged_on in WINNERS:
+        call, copies = f"judge_winner({chosen_on}, {judged_on})", copy.deepcopy((chosen_on, judged_on))
+        result = function(*copies)
+        if copies != (chosen_on, judged_on):
+            raise Mistake("judge_winner changed its arguments: leave the losses as they are")
+        try:
+            found = np.asarray(result, np.float64)
+        except Exception:
+            found = np.array(np.nan)
+        if found.shape != (3,) or not np.isfinite(found).all():
+            raise Mistake(
+                f"{call} returned {result!r}, expected three numbers: index, its mean, its mean on other seeds"
+            )
+        means, others = (np.array([np.mean(row) for row in part]) for part in (chosen_on, judged_on))
+        right = int(means.argmin())
+        if found[0] != right:
+            reasons = [
+                (others.argmin(), "that is the best on the seeds that should only judge: choose by chosen_on alone"),
+                ((means + others).argmin(), "both parts were used to choose: choose by chosen_on alone"),
+                (np.min(chosen_on, 1).argmin(), "it has the luckiest single seed: compare means"),
+                (means.argmax(), "it has the highest loss: lower is better"),
+            ]
+            reason = next((text for index, text in reasons if index == found[0]), "compare the means of its rows")
+            raise Mistake(f"{call} chose setting {found[0]:g}, expected {right}: {reason}")
+        if abs(found[1] - means[right]) > 1e-6:
+            wanted = f"expected the mean over its seeds, {means[right]:.4g}"
+            raise Mistake(f"{call} gives setting {right} the loss {found[1]:.4g}, {wanted}")
+        _check_judged(call, right, float(found[2]), means, others)
+
+
+def _check_judged(call: str, right: int, honest: float, means: np.ndarray, others: np.ndarray) -> None:
+    reasons = [
+        (means[right], "that is the mean it was chosen by, luck included: take judged_on"),
+        (others.min(), "that is the best of judged_on: the winner is chosen already, nothing is chosen again"),
+        (others.mean(), "that is the mean of all settings: take the winner's row"),
+    ]
+    if abs(honest - others[right]) > 1e-6:
+        reason = next(
+            (text for value, text in reasons if abs(honest - value) < 1e-6), "take the mean of judged_on's row"
+        )
+        raise Mistake(f"{call} judges setting {right} by {honest:.4g}, expected {others[right]:.4g}: {reason}")
+
+
+CHECKS = {
+    "batch_indices": check_batch_indices,
+    "mean_and_interval": check_mean_and_interval,
+    "judge_winner": check_judge_winner,
+}
 
 HINTS = {
     "batch_indices": (
@@ -133,6 +191,10 @@ HINTS = {
     "mean_and_interval": (
         "np.std divides by n; np.std(values, ddof=1) divides by n - 1.",
         "The half width is T95[n - 2] * s / sqrt(n); return mean, mean - half, mean + half.",
+    ),
+    "judge_winner": (
+        "np.mean(chosen_on, axis=1) has one mean per setting; np.argmin says which is the lowest.",
+        "judged_on must not help to choose: take the mean of its row of the winner, whatever the others have.",
     ),
 }
 
@@ -190,6 +252,19 @@ def _around_the_median(values):
     return np.median(values), np.median(values) - half, np.median(values) + half
 
 
+def _choose(
+    choose: Callable, judge: Callable = lambda chosen_on, judged_on, winner: judged_on[winner].mean()
+) -> Callable:
+    def wrong(chosen_on, judged_on):
+        chosen_on, judged_on = np.array(chosen_on), np.array(judged_on)
+        winner = int(choose(chosen_on, judged_on))
+        return winner, chosen_on[winner].mean(), judge(chosen_on, judged_on, winner)
+
+    return wrong
+
+
+_LOWEST = lambda chosen_on, judged_on: chosen_on.mean(1).argmin()
+
 MISTAKES = {
     "batch_indices": [
         (_global_state, "global random state"),
@@ -208,5 +283,13 @@ MISTAKES = {
         (_interval(lambda values, n: T95[min(n - 1, 8)] * values.std(ddof=1) / np.sqrt(n)), "t of the next row"),
         (_around_the_median, "median, or a wrong number"),
         (lambda values: (np.mean(values), np.std(values, ddof=1)), "three numbers"),
+    ],
+    "judge_winner": [
+        (_choose(lambda chosen_on, judged_on: judged_on.mean(1).argmin()), "should only judge"),
+        (_choose(lambda chosen_on, judged_on: (chosen_on.mean(1) + judged_on.mean(1)).argmin()), "both parts"),
+        (_choose(lambda chosen_on, judged_on: chosen_on.min(1).argmin()), "luckiest single seed"),
+        (_choose(lambda chosen_on, judged_on: chosen_on.mean(1).argmax()), "lower is better"),
+        (_choose(_LOWEST, lambda chosen_on, judged_on, winner: chosen_on[winner].mean()), "chosen by, luck included"),
+        (_choose(_LOWEST, lambda chosen_on, judged_on, winner: judged_on.mean(1).min()), "nothing is chosen again"),
     ],
 }

@@ -36,3 +36,19 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
         mean, lower end, upper end: mean -+ t s / sqrt(n), with s the standard deviation of a sample (n - 1) and t from T95.
     """
     raise NotImplementedError("mean_and_interval: mean, then s with n - 1, then t for n values")
+
+
+def judge_winner(
+    chosen_on: Sequence[Sequence[float]], judged_on: Sequence[Sequence[float]]
+) -> tuple[int, float, float]:
+    """The best of many settings, and how good it is on seeds that it was not chosen by. (15 minutes, medium)
+
+        judge_winner([[0.5, 0.7], [0.4, 0.6], [0.3, 0.9]], [[0.6, 0.6], [0.7, 0.5], [0.5, 0.5]]) == (1, 0.5, 0.6)
+
+    Args:
+        chosen_on: [settings, seeds], losses (lower is better) of the seeds that settings are chosen by.
+        judged_on: [settings, other seeds], losses of the same settings with seeds that had no part in the choice.
+    Returns:
+        index of the setting with the lowest mean loss, that mean, and its mean on the other seeds.
+    """
+    raise NotImplementedError("judge_winner: a mean per setting, the lowest one, then what other seeds say of it")

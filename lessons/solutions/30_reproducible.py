@@ -19,3 +19,12 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
     values = np.asarray(values, np.float64)
     mean, half = values.mean(), T95[len(values) - 2] * values.std(ddof=1) / np.sqrt(len(values))
     return float(mean), float(mean - half), float(mean + half)
+
+
+def judge_winner(
+    chosen_on: Sequence[Sequence[float]], judged_on: Sequence[Sequence[float]]
+) -> tuple[int, float, float]:
+    """The other seeds take no part in the choice: their mean has only its own luck."""
+    means = np.mean(chosen_on, axis=1)
+    winner = int(np.argmin(means))
+    return winner, float(means[winner]), float(np.mean(judged_on[winner]))
