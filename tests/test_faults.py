@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,6 +24,7 @@ from minillm.errors import UserError
 from minillm.experiment import data as datas
 from minillm.experiment import reopen, results, verify
 from minillm.experiment import run as runs
+from minillm.objectives import OBJECTIVES
 from minillm.report import plot
 from minillm.training import checkpoint, loop, provenance
 from minillm.training.state import State
@@ -112,6 +114,21 @@ def test_a_loss_that_is_not_finite_names_its_origin_and_can_be_skipped_on_resume
     assert [math.isnan(np.uint32(int(loss, 16)).view(np.float32)) for loss in bits] == [n == 9 for n in range(20)]
     assert all("loss" not in line for line in outcome(tmp_path / "run")[1] if "bad" in line)
     assert verify.verify(tmp_path / "run", None, said.append)["equal"]  # two sessions, with and without skipping
+
+
+def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path, monkeypatch):
+    """The gradient of the square root at 0 is infinite, and times 0 not a number."""
+    causal = OBJECTIVES["causal"]
+
+    def with_edge(model, params, *others, **options):
+        sums = causal(model, params, *others, **options)
+        edge = jnp.sqrt(jnp.square(params["final_norm"]["scale"] * 0.0).sum())
+        return sums._replace(sums={"loss": sums.sums["loss"] + edge})
+
+    monkeypatch.setitem(OBJECTIVES, "causal", with_edge)
+    words = r"gradient norm became nan at step 1; .* gradient of final_norm/scale \(1 of "
+    with pytest.raises(UserError, match=words):
+        start(tmp_path / "run")
 
 
 def test_a_rewind_leaves_batches_out_and_survives_kills_signals_and_verify(tmp_path, poison):
