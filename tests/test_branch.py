@@ -13,7 +13,7 @@ from minillm.errors import UserError
 from minillm.experiment import fork as forks
 from minillm.experiment import reopen
 from minillm.experiment import run as runs
-from minillm.experiment.folder import RunFolder, read_json, read_lines
+from minillm.experiment.folder import RunFolder, read_json, read_lines, write_json
 from minillm.experiment.verify import verify
 from minillm.training import checkpoint, loop, provenance
 
@@ -95,6 +95,22 @@ def test_verify_replays_a_branch_from_its_fork_and_leaves_the_rest_to_the_trunk(
         chain = line["chain"]
     with pytest.raises(UserError, match="steps 1 to 12 are not those of the trunk"):
         verify(tmp_path / "forged", None, silent)
+
+
+@pytest.mark.parametrize("without", [(), ("state_sha256",)])
+def test_a_branch_whose_state_at_the_fork_is_another_one_is_not_verified(trunk, slower, tmp_path, without):
+    """Also one that does not know its hash: the log has that of the parameters."""
+    shutil.copytree(slower, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    shapes = forks.abstract_state(reopen.open_run(folder.root).setup)[0]
+    meta = checkpoint.read_meta(folder.checkpoints, 12)
+    other = checkpoint.restore(trunk / "checkpoints", 18, shapes)[0]
+    checkpoint.save(folder.checkpoints, 12, other, meta)
+    manifest = read_json(folder.manifest)
+    manifest["fork"] = {key: value for key, value in manifest["fork"].items() if key not in without}
+    write_json(folder.manifest, manifest)
+    with pytest.raises(UserError, match="checkpoint of step 12 is not the state that the branch took"):
+        verify(folder.root, 1, silent)
 
 
 def test_the_report_and_the_comparison_show_both_curves_from_the_fork_on(trunk, slower, monkeypatch):

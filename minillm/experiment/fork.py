@@ -9,7 +9,7 @@ read.
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from minillm.experiment import folder as folders
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.job import Run
+from minillm.experiment.saved import join_hashes, tree_hash
 from minillm.experiment.setup import abstract_state
 from minillm.params import flatten
 from minillm.sections import IMAGES, SYNTHETIC, BaseConfig
@@ -112,7 +113,7 @@ def begin(job: Run) -> None:
     shapes, frozen = jax.tree.map(blank, abstract_state(job.setup))
     state, _ = checkpoint.restore(trunk.checkpoints, fork.step, shapes)
     progress = _progress(experiment, trunk)
-    about = _describe(experiment, trunk, progress)
+    about = _describe(experiment, trunk, progress) | {"state_sha256": tree_hash(state)}
     changes = (f"{key} {pair['trunk']} -> {pair['branch']}" for key, pair in about["changes"].items())
     job.say(f"Branch of {trunk.root} at step {fork.step}: {', '.join(changes) or 'nothing changed'}")
     with folders.system_errors(folder.root):
@@ -172,12 +173,22 @@ def _describe(experiment: Experiment, trunk: RunFolder, progress: loop.Progress)
     }  # fmt: skip
 
 
-def carried(log: Sequence[dict], manifest: dict[str, Any], path: Path) -> int:
-    """How many lines of a run's log are its trunk's, 0 where it has none. Raises: UserError where they are others now."""
+def carried(log: Sequence[dict], manifest: dict[str, Any], saved: Mapping[int, Mapping[str, str]], path: Path) -> int:
+    """How many lines of a run's log are its trunk's, 0 where it has none.
+
+    `saved`: step -> leaf -> sha256 of its checkpoints. Raises: UserError where these lines, or the state at the fork, are
+    not those that the branch began with.
+    """
     fork = manifest.get("fork")
     if fork is None:
         return 0
     if len(log) < fork["step"] or provenance.last_chain(log[: fork["step"]]) != fork["chain"]:
         message = f"steps 1 to {fork['step']} are not those of the trunk, {fork['run']}"
         raise UserError(message, str(path), "restore the log from a copy")
+    leaves = saved.get(fork["step"], {})
+    logged = {f"trainable/{leaf}": value for leaf, value in log[fork["step"] - 1].get("parameters", {}).items()}
+    known = fork.get("state_sha256", join_hashes(leaves))
+    if leaves and (join_hashes(leaves) != known or not logged.items() <= leaves.items()):
+        message = f"the checkpoint of step {fork['step']} is not the state that the branch took from {fork['run']}"
+        raise UserError(message, str(path.parent), "restore it from a copy, or branch again")
     return fork["step"]

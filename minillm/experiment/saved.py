@@ -1,6 +1,7 @@
 """What a run has saved: its parameters at a step, and which step it is judged by."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -38,5 +39,9 @@ def judged_step(folder: RunFolder) -> int:
 
 def tree_hash(tree) -> str:
     """One hash over the hashes of all leaves."""
-    hashes = checkpoint.leaf_hashes(tree)
+    return join_hashes(checkpoint.leaf_hashes(tree))
+
+
+def join_hashes(hashes: Mapping[str, str]) -> str:
+    """One hash over leaf -> sha256."""
     return hashlib.sha256("".join(f"{path}={hashes[path]};" for path in sorted(hashes)).encode()).hexdigest()

@@ -84,7 +84,8 @@ def read_record(folder: RunFolder) -> Record:
     hashes = {step: {leaf: entry["sha256"] for leaf, entry in leaves.items()} for step, leaves in saved.items()}
     summary = folders.read_json(folder.summary) if folder.summary.exists() else {}
     manifest = folders.read_json(folder.manifest)
-    return Record(log, hashes, summary, manifest["sessions"], forks.carried(log, manifest, folder.provenance))
+    first = forks.carried(log, manifest, hashes, folder.provenance)
+    return Record(log, hashes, summary, manifest["sessions"], first)
 
 
 def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[tuple[dict, State, dict]]:
