@@ -46,6 +46,20 @@ def test_a_range_is_drawn_evenly_in_its_own_measure():
     assert {point["optimizer.schedule"] for point in points} == {"cosine", "linear"}
 
 
+def test_both_ends_of_a_range_are_drawn_like_the_rest_and_nothing_beyond():
+    drawn = lambda text, count: [
+        draws._draw(draws.parse(text), np.random.default_rng(number)) for number in range(count)
+    ]
+    counts = np.unique(drawn("1..4:log", 4000), return_counts=True)
+    assert counts[0].tolist() == ["1", "2", "3", "4"]
+    shares = np.log((np.arange(1, 5) + 0.5) / (np.arange(1, 5) - 0.5)) / np.log(9.0)
+    np.testing.assert_allclose(counts[1] / 4000, shares, atol=0.03)  # four deviations
+    for text in ("0.12345..0.12349", "0.12345..0.12349:log"):
+        values = np.array(drawn(text, 200), np.float64)
+        assert 0.12345 <= values.min() < values.max() <= 0.12349
+        assert len(set(values)) > 50
+
+
 @pytest.mark.parametrize(("grid", "words"), [
     ({"a.b": ["1..1"]}, "no numbers in it"), ({"a.b": ["0..1:log"]}, "no logarithm"), ({"a.b": ["x", "y"]}, "2 different ones"),
 ])  # fmt: skip

@@ -90,6 +90,16 @@ def _draw(space: str | Range, random: np.random.Generator) -> str:
         return space
     low, high = space.low, space.high
     if space.whole:  # each whole number owns half a unit on both sides
-        low, high = low - 0.5 if not space.logarithmic else low, high + 0.5 if not space.logarithmic else high
+        low, high = low - 0.5, high + 0.5
     value = math.exp(random.uniform(math.log(low), math.log(high))) if space.logarithmic else random.uniform(low, high)
-    return str(round(value)) if space.whole else f"{value:.3g}"
+    if space.whole:
+        return str(int(min(max(round(value), space.low), space.high)))
+    text = f"{value:.{_digits(space)}g}"
+    inside = min(max(float(text), space.low), space.high)
+    return text if inside == float(text) else str(inside)
+
+
+def _digits(space: Range) -> int:
+    """Three, and more where a range is so narrow beside its ends that three would leave few numbers in it."""
+    narrow = max(abs(space.low), abs(space.high)) / (space.high - space.low) / 2.0
+    return 3 + max(math.ceil(math.log10(narrow)), 0)
