@@ -32,7 +32,7 @@ def common(
 
 
 def main() -> None:
-    """Entry point: what a user did wrong is one line on stderr and exit code 2."""
+    """Entry point: what a user did wrong is one line on stderr and exit code 2, or 3 where training diverged."""
     with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGALRM, interrupt)  # that of a moment ago
@@ -40,7 +40,7 @@ def main() -> None:
         app()
     except UserError as error:
         sys.stderr.write(f"minillm: {error}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(error.code) from None
     except (KeyboardInterrupt, SystemExit) as stop:  # typer makes the one into the other
         if isinstance(stop, SystemExit) and (stop.code != 130 or SAID):
             raise

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a command. The command line prints it in one line and exits with code 2.
+    """A mistake in a config, a file or a command. The command line prints it in one line and exits with `code`.
 
     Args:
         what: what is wrong, with what was expected and what came.
@@ -10,11 +10,19 @@ class UserError(Exception):
         mend: what to do about it.
     """
 
+    code = 2
+
     def __init__(self, what: str, where: str = "", mend: str = ""):
         self.what, self.where, self.mend = (" ".join(str(part).split()) for part in (what, where, mend))
         prefix = f"{self.where}: " if self.where else ""
         suffix = f" -> {self.mend}" if self.mend else ""
         super().__init__(f"{prefix}{self.what}{suffix}")
+
+
+class Diverged(UserError):
+    """Training came to values that are not finite, or to more bad steps than it may: of other settings it says nothing."""
+
+    code = 3
 
 
 def out_of_memory(error: BaseException) -> UserError | None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from tiny_labelled import silent
 
+from minillm import cli
 from minillm import config as configs
-from minillm.errors import UserError
+from minillm.errors import Diverged, UserError
 from minillm.evaluation.intervals import over_seeds, welch
 from minillm.experiment import display, draws, reopen, seeds, workers
+from minillm.experiment import run as runs
 from minillm.experiment import sweep as sweeps
 from minillm.experiment.draws import Search
 from minillm.experiment.workers import Job, Workers
@@ -118,7 +121,15 @@ for _ in range(600):  # half a minute
 (run / "cores").write_text(repr(sorted(os.sched_getaffinity(0))))
 (run / "ended").write_text(repr(there))
 print("something", run.name)
-sys.exit(3 if run.name == "bad-0" else 0)
+config = pathlib.Path(sys.argv[4])
+text = config.read_text() if config.exists() else ""
+if run.name == "wild-0" or "learning_rate = 10\\n" in text and "seed = 1" in text:
+    sys.exit(3)
+(run / "config.toml").write_text(text + '\\n[objective]\\nname = "causal"\\n')
+(run / "manifest.json").write_text('{{"data_sha256": null, "tokenizer_sha256": null}}')
+(run / "summary.json").write_text('''{{"parameters": 1, "trainable_parameters": 1, "steps": 2, "baselines": {{}},
+                                       "validation": {{"nll": 1.5}}}}''')
+sys.exit(2 if run.name == "bad-0" else 0)
 """
 
 
@@ -149,10 +160,43 @@ def test_runs_at_once_have_cores_of_their_own(jobs, tmp_path, monkeypatch):
 
 
 def test_a_run_that_fails_stops_the_others_and_says_where_to_look(jobs, tmp_path):
-    with pytest.raises(UserError, match=r"bad, seed 0, ended with code 3.*logs/bad-0\.txt"):
+    with pytest.raises(UserError, match=r"bad, seed 0, ended with code 2.*logs/bad-0\.txt"):
         workers.train_all(jobs("bad", "good", "never"), Workers(2), silent)
     assert not (tmp_path / "runs/good-0/ended").exists()
     assert not (tmp_path / "runs/never-0").exists()
+
+
+def test_what_diverges_is_listed_and_the_others_go_on(jobs, tmp_path, capsys):
+    workers.train_all(found := jobs("wild", "c"), workers.ONE, silent)
+    assert [workers.diverged(job) for job in found] == [True, False]
+    rates, said = ["optimizer.learning_rate=1e-3,1e-2,10"], []
+    search = sweeps.plan(COPY, [], rates, (0, 1), Search(3))
+    for started in (6, 0):  # the same command again has nothing left to do
+        table = sweeps.run_sweep(search, tmp_path / "search", said.append)
+        assert sum(text.startswith("Run ") for text in said) == started
+        said.clear()
+    assert table["diverged"] == [
+        {"member": "learning_rate-10", "seeds": [1], "point": {"optimizer.learning_rate": "10"}}
+    ]
+    assert {row["member"] for row in table["rows"]} == {"learning_rate-1e-3", "learning_rate-1e-2"}
+    display.sweep(table, tmp_path)
+    display.lab(table, tmp_path)
+    shown = capsys.readouterr().out
+    assert re.search(r"10 +diverged", shown)
+    assert "learning_rate-10 has diverged with seed 1, and is left out" in shown
+    with pytest.raises(UserError, match="every run has diverged"):
+        sweeps.run_sweep(sweeps.plan(COPY, [], ["optimizer.learning_rate=10"], (1,)), tmp_path / "all", silent)
+
+
+def test_a_run_that_diverges_has_an_exit_code_of_its_own(tmp_path, monkeypatch):
+    def run(*_):
+        raise Diverged("the loss became nan at step 1")
+
+    monkeypatch.setattr(runs, "run", run)
+    monkeypatch.setattr(sys, "argv", ["minillm", "run", str(COPY), "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 3
 
 
 def write_run(folder, accuracy, *settings):

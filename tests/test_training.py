@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from minillm import params
-from minillm.errors import UserError
+from minillm.errors import Diverged, UserError
 from minillm.objectives.contract import Sums
 from minillm.training import loop
 from minillm.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_training():
         lambda step: {}, lambda batch: batch, lambda *a: None, lambda *a: 1.0, lambda *a: None, lambda: False
     )
     step = lambda state, frozen, batch, key: (state._replace(step=state.step + 1), {"loss": math.nan})
-    with pytest.raises(UserError, match="became nan at step 1"):
+    with pytest.raises(Diverged, match="became nan at step 1"):
         loop.fit(
             step, State(0, None, None, None), None, None, loop.Plan(5, 5, 5, 0, None, True), loop.Progress(), hooks
         )

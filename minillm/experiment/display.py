@@ -211,6 +211,9 @@ def _half(value: dict | None) -> str:
 
 def lab(found: dict, root: Path) -> None:
     """Mean and deviation over seeds of every member, and the baselines below."""
+    for row in found.get("diverged", ()):
+        seeds = ", ".join(map(str, row["seeds"]))
+        print(f"{row['member']} has diverged with seed {seeds}, and is left out")
     if any("method" in row for row in found["rows"]):
         return methods(found, root)
     columns = {"bits_per_character": ("bits/\nchar", 1.0), "accuracy": ("masked\n%", 100.0), "exact": ("exact\n%", 100.0),
@@ -253,6 +256,8 @@ def sweep(found: dict, root: Path) -> None:
         drawn.add_column(title, justify="right")
     for row in found["rows"]:
         drawn.add_row(*row["point"].values(), *(_half(row.get(key)) for key in metrics))
+    for row in found["diverged"]:
+        drawn.add_row(*row["point"].values(), "diverged", style="dim")
     for baselines in found["baselines"].values():
         for name, values in baselines.items():
             cells = (f"{values[key]:.3f}" if key in values else "" for key in metrics)

@@ -10,7 +10,7 @@ import dataclasses
 import fnmatch
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
-from minillm.experiment.workers import ONE, Job, Workers, shares, train_all
+from minillm.experiment.workers import ONE, Job, Workers, diverged, shares, train_all
 from minillm.report.lab import write_figure
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
            "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2")  # fmt: skip
 FITTED = {"orders": [1], "xz": False, "text": False}  # [baselines] where another run fits them on the same text
+MEND_DIVERGED = "lower optimizer.learning_rate or set optimizer.clip_norm, with another --out"
 COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")
 
 
@@ -110,14 +111,17 @@ def run_lab(
     _train_bases(lab, root, say, workers)
     everything = plan(lab, root, say)
     jobs = [job for job in everything if job.member in chosen]
-    train_all([job for job in jobs if not (job.run / "summary.json").exists()], workers, say)
+    train_all([job for job in jobs if not (diverged(job) or (job.run / "summary.json").exists())], workers, say)
+    lost = [job for job in everything if diverged(job)]
     for number, job in enumerate(jobs, start=1):
-        if lab.probe and not (job.run / "probe.json").exists():
+        if lab.probe and job not in lost and not (job.run / "probe.json").exists():
             say(f"Probe {number} of {len(jobs)}: {job.member}, seed {job.seed}")
             folders.write_json(job.run / "probe.json", probe(job.run))
     needed = ("summary.json", "probe.json") if lab.probe else ("summary.json",)
-    table = collect(lab, [job for job in everything if all((job.run / name).exists() for name in needed)], part)
+    table = collect(lab, [job for job in everything if all((job.run / name).exists() for name in needed)], part, lost)
     folders.write_json(root / "table.json", table)
+    if lost and not table["rows"]:
+        raise UserError("every run has diverged", str(root), MEND_DIVERGED)
     write_figure(table, root / "table.png")
     return table
 
@@ -131,6 +135,8 @@ def _train_bases(lab: Lab, root: Path, say: Callable[[str], None], workers: Work
     _write_configs(texts)
     jobs = [job for job in texts if not (job.run / "summary.json").exists()]
     train_all(jobs, workers, lambda text: say(text.replace("Run", "Base", 1)))
+    for job in filter(diverged, jobs):
+        raise UserError("training diverged, and members begin with this run", str(job.run), MEND_DIVERGED)
 
 
 def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
@@ -216,9 +222,14 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return below | above | both
 
 
-def collect(lab: Lab, jobs: list[Job], part: str = "judged") -> dict[str, Any]:
-    """The table: a row per member with mean and deviation over seeds, the baselines by question, and the budget."""
-    rows, baselines = [], {}
+def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job] = ()) -> dict[str, Any]:
+    """The table: a row per member with mean and deviation over seeds, the baselines by question, and the budget.
+
+    A member of which a seed is `lost`, for it diverged, stands apart: a mean over the other seeds would flatter it.
+    """
+    rows, baselines, apart = [], {}, {}
+    for job in lost:
+        apart.setdefault(job.member, []).append(job.seed)
     for member in dict.fromkeys(job.member for job in jobs):
         runs = [job for job in jobs if job.member == member]
         summaries = [folders.read_json(job.run / "summary.json") for job in runs]
@@ -232,11 +243,12 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged") -> dict[str, Any]:
         judged = summaries[0].get("judged", "validation")
         for name, found in summaries[0]["baselines"].items() if part in ("judged", judged) else ():
             baselines.setdefault(row.get("task", row["objective"]), {}).setdefault(name, found)
-        rows.append(row)
+        rows += [row] if member not in apart else []
     for key in ("data_sha256", "tokenizer_sha256") if lab.compute is not None else ():
         if len({row[key] for row in rows}) > 1:
             raise UserError(f"the members differ in their {key}", lab.name, "share data and tokenizer")
-    return {"name": lab.name, "compute": lab.compute, "rows": rows, "baselines": baselines}
+    diverged_rows = [{"member": member, "seeds": seeds} for member, seeds in apart.items()]
+    return {"name": lab.name, "compute": lab.compute, "rows": rows, "diverged": diverged_rows, "baselines": baselines}
 
 
 def _row(member: str, runs: list[Job], summaries: list[dict], part: str) -> dict[str, Any]:

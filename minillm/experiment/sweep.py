@@ -91,7 +91,7 @@ def run_sweep(sweep: Sweep, root: Path, say: Callable[[str], None], workers: Wor
     A test part stays out: who chooses a point by it has no part left that says how good the choice is.
     """
     table = labs.run_lab(sweep.lab, root, (), say, workers, "validation")
-    for row in table["rows"]:
+    for row in (*table["rows"], *table["diverged"]):
         row["point"] = sweep.points[row["member"]]
     table["random"] = bool(sweep.lab.draws)
     if table["random"] and (metric := choose_metric(table["rows"])):  # best first

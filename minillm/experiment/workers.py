@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from minillm.errors import UserError
+from minillm.errors import Diverged, UserError
 from minillm.experiment import folder as folders
 
 POLL = 0.1  # seconds between looks at several processes
+DIVERGED = "diverged.json"  # in the folder of a run that ended so: the same bits would bring it there again
 
 
 class Job(NamedTuple):
@@ -47,9 +48,15 @@ def shares(parallel: int) -> list[set[int] | None]:
     return [set(cores[number * size : (number + 1) * size]) for number in range(parallel)]
 
 
+def diverged(job: Job) -> bool:
+    """Whether the run ended without a result since training diverged."""
+    return (job.run / DIVERGED).exists() and not (job.run / "summary.json").exists()
+
+
 def train_all(jobs: Sequence[Job], workers: Workers, say: Callable[[str], None]) -> None:
     """Runs the jobs, in their order, `workers.parallel` at once. Raises: UserError where one of them fails.
 
+    One that diverges is no failure: that is noted in its folder, and the others go on.
     What stops this stops those under way, which save and are waited for. Several at once write to `logs/` beside `runs/`.
     """
     free, pending, running = shares(workers.parallel), list(enumerate(jobs, start=1)), {}
@@ -63,7 +70,7 @@ def train_all(jobs: Sequence[Job], workers: Workers, say: Callable[[str], None])
             process = _wait(list(running))
             job, cores = running.pop(process)
             free.append(cores)
-            _refuse_failed(job, process.returncode, workers)
+            _judge(job, process.returncode, workers, say)
     except BaseException:
         for process in running:
             process.terminate()  # a terminal's Ctrl-C has reached it already, a signal to the lab alone has not
@@ -79,12 +86,19 @@ def _start(job: Job, workers: Workers, cores: set[int] | None) -> subprocess.Pop
     log = _log(job)
     with folders.system_errors(log):
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = subprocess.Popen(command, env=workers.environment, stdout=output, stderr=subprocess.STDOUT)
-    if cores is not None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            os.sched_setaffinity(process.pid, cores)  # before it starts a thread: those take after it
-    return process
+        with log.open("ab") as output, _on(cores):
+            return subprocess.Popen(command, env=workers.environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+@contextlib.contextmanager
+def _on(cores: set[int] | None) -> Iterator[None]:
+    """On these cores, as a process that is started meanwhile is from its first moment, before it asks how many there are."""
+    before = cores and os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores) if cores else None
+        yield
+    finally:
+        os.sched_setaffinity(0, before) if cores else None
 
 
 def _wait(processes: list[subprocess.Popen]) -> subprocess.Popen:
@@ -98,11 +112,14 @@ def _wait(processes: list[subprocess.Popen]) -> subprocess.Popen:
         time.sleep(POLL)
 
 
-def _refuse_failed(job: Job, code: int, workers: Workers) -> None:
+def _judge(job: Job, code: int, workers: Workers, say: Callable[[str], None]) -> None:
     if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
         raise KeyboardInterrupt
-    if code:
-        where = "above" if workers.parallel == 1 else f"at the end of {_log(job)}"
+    where = "above" if workers.parallel == 1 else f"at the end of {_log(job)}"
+    if code == Diverged.code:
+        folders.write_json(job.run / DIVERGED, {"code": code})
+        say(f"The run of {job.member}, seed {job.seed}, diverged, as it says {where}")
+    elif code:
         mend = f"mend what it says {where}, then give the same command again"
         raise UserError(f"the run of {job.member}, seed {job.seed}, ended with code {code}", str(job.run), mend)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minillm.errors import UserError
+from minillm.errors import Diverged
 from minillm.training.provenance import START
 from minillm.training.state import State
 from minillm.training.watch import Bad, Mended, Watch, left_out, non_finite, spike
@@ -70,7 +70,7 @@ class Hooks(NamedTuple):
 def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: Progress, hooks: Hooks):
     """Trains from `state.step` to `plan.steps`; returns (state, progress, whether it ran to its end).
 
-    Raises: UserError where a step must not stand and `plan.watch` has no remedy (the last checkpoint stays).
+    Raises: Diverged where a step must not stand and `plan.watch` has no remedy (the last checkpoint stays).
     """
     while True:
         try:
@@ -78,7 +78,7 @@ def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: P
         except Bad as found:
             bad = found.with_traceback(None)  # the trace would keep the bad state in memory
         if not bad.rewinds:
-            raise UserError(f"{bad.why} at step {bad.step}{hooks.explain(bad)}", "training", MEND)
+            raise Diverged(f"{bad.why} at step {bad.step}{hooks.explain(bad)}", "training", MEND)
         mended = _mend(plan, bad.progress, Mended(bad.step, bad.progress.anchor, bad.why))
         state, progress = hooks.rewind(bad)
         progress = progress._replace(mended=mended, seconds=bad.progress.seconds)
@@ -155,8 +155,8 @@ def _read(hooks: Hooks, plan: Plan, progress: Progress, losses: deque, pending: 
 
 
 def _mend(plan: Plan, progress: Progress, new: Mended) -> tuple[Mended, ...]:
-    """The list with one more. Raises: UserError where there were enough."""
+    """The list with one more. Raises: Diverged where there were enough."""
     if len(progress.mended) >= plan.watch.bad_steps:
         message = f"{new.why} at step {new.step}, after {len(progress.mended)} other bad steps"
-        raise UserError(message, "train.bad_steps", f"{MEND}, or allow more of them")
+        raise Diverged(message, "train.bad_steps", f"{MEND}, or allow more of them")
     return (*progress.mended, new)
