@@ -5,8 +5,10 @@ belongs to the outside world is shared out: a process makes only its own rows of
 """
 
 import contextlib
+import hashlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +23,8 @@ from minillm.sections import MeshConfig
 NOTES = (
     "notes"  # leaf of a batch: [shards, 3] uint32, what a process says of its rows: two words of a hash, and "I stop"
 )
+GONE = ("UNAVAILABLE", "DEADLINE", "onnection", "Gloo", "gloo", "ocket")  # in an error where a process has gone
+AGAIN = "start all processes again with --resume"
 SHUTDOWN = 24 * 3600  # seconds that a process which is done waits for one that still writes
 
 
@@ -42,10 +46,13 @@ def join(mesh: MeshConfig) -> None:
             "set mesh.coordinator = 'HOST:PORT', mesh.processes and mesh.process, or start under SLURM or on a TPU pod"
         )
         raise UserError(f"the processes do not find each other: {reason}", "mesh", mend) from None
-    devices = jax.device_count()
+    devices, processes = jax.device_count(), jax.process_count()
     if mesh.data * mesh.model != devices:
-        message = f"{jax.process_count()} processes have {devices} devices, the mesh has {mesh.data} * {mesh.model}"
+        message = f"{processes} processes have {devices} devices, the mesh has {mesh.data} * {mesh.model}"
         raise UserError(message, "mesh", "let mesh.data * mesh.model be all of them: a process without rows would wait")
+    if mesh.data % processes:
+        message = f"mesh.data = {mesh.data} does not give each of {processes} processes rows of its own"
+        raise UserError(message, "mesh.data", "make it a multiple: mesh.model lies within a process")
 
 
 def writes() -> bool:
@@ -66,10 +73,37 @@ def after(name: str) -> Iterator[None]:
     yield
 
 
+def decide(value: bool) -> bool:
+    """What the first process says, for all of them."""
+    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def refuse_differences(what: dict[str, str]) -> None:
+    """Processes that read different configs or texts would train different parameters in silence. Raises: UserError.
+
+    `what` is a name and a text of any length for each thing that must be equal.
+    """
+    if jax.process_count() == 1:
+        return
+    words = [np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.uint32) for text in what.values()]
+    everywhere = multihost_utils.process_allgather(np.stack(words))  # [processes, things, 2]
+    for number, name in enumerate(what):
+        if other := [
+            process for process, row in enumerate(everywhere[:, number]) if (row != everywhere[0, number]).any()
+        ]:
+            mend = "start all processes with the same config, text and package versions"
+            raise UserError(f"the {name} of process {other[0]} is not that of process 0", "mesh", mend)
+
+
 def own_rows(sharding: NamedSharding, batch_size: int) -> slice:
-    """The rows of a batch that lie on this process's devices."""
-    found = [index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
-    return slice(min(part.start or 0 for part in found), max(part.stop or batch_size for part in found))
+    """The rows of a batch that lie on this process's devices. Raises: ValueError where they do not lie side by side."""
+    found = {
+        index[0].indices(batch_size)[:2] for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+    }
+    first, after = min(start for start, _ in found), max(stop for _, stop in found)
+    if sum(stop - start for start, stop in found) != after - first:
+        raise ValueError(f"the rows of a process must lie side by side, got {sorted(found)}")
+    return slice(first, after)
 
 
 def place(batch: Any, sharding: NamedSharding) -> Any:
@@ -80,9 +114,10 @@ def place(batch: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, batch)
 
 
-def place_rows(rows: Any, sharding: NamedSharding) -> Any:
-    """This process's rows of a batch -> devices."""
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), rows)
+def place_rows(rows: Any, sharding: NamedSharding, share: int) -> Any:
+    """This process's rows of a batch, one of `share` equal parts of it -> devices."""
+    whole = lambda leaf: (share * len(leaf), *leaf.shape[1:])
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, whole(leaf)), rows)
 
 
 def noted(train_step: Callable) -> Callable:
@@ -102,18 +137,24 @@ def make_notes(hashes: np.ndarray, stopping: bool) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def one_of_several() -> Iterator[None]:
-    """What goes wrong in one process of several ends it at once: the others notice that it is gone, and end too.
+def one_of_several(orderly: type[BaseException]) -> Iterator[None]:
+    """Whatever goes wrong in one process of several ends it at once: the others notice that it is gone, and end too.
 
-    An orderly end would wait for them, and they for it. A run of one process is left alone.
+    An orderly end would wait for them, and they for it. That is for `orderly`, which all raise together. A run of one
+    process is left alone.
     """
     try:
         yield
-    except (UserError, jax.errors.JaxRuntimeError) as error:
+    except orderly:
+        raise
+    except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        lost = "another process of the run was lost; the last checkpoint stays; start all processes again with --resume"
         plain = error if isinstance(error, UserError) else out_of_memory(error)
-        sys.stderr.write(f"minillm: {plain or lost}\n")
+        if plain is None and isinstance(error, jax.errors.JaxRuntimeError):
+            plain = f"the run ended in an exchange or a program: {str(error).splitlines()[0]}"
+            if any(word in str(error) for word in GONE):
+                plain = f"{plain}; another process of the run was lost, and the last checkpoint stays; {AGAIN}"
+        sys.stderr.write(f"minillm: {plain}\n" if plain else traceback.format_exc())
         sys.stderr.flush()
-        os._exit(2 if plain else 1)
+        os._exit(2 if isinstance(error, UserError) else 1)

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from minillm.errors import UserError
@@ -39,9 +40,11 @@ def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | Non
             "mesh",
             "make the mesh smaller, or simulate devices with JAX_NUM_CPU_DEVICES=8",
         )
-    return jax.make_mesh(
-        (data, model), ("data", "model"), devices=devices[: data * model], axis_types=(AxisType.Auto, AxisType.Auto)
-    )
+    names, types = ("data", "model"), (AxisType.Auto, AxisType.Auto)
+    if jax.process_count() > 1 and data * model > 1:  # in the order of processes: their rows lie side by side
+        found = sorted(devices[: data * model], key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(found).reshape(data, model), names, axis_types=types)
+    return jax.make_mesh((data, model), names, devices=devices[: data * model], axis_types=types)
 
 
 def simulate(devices: int) -> None:

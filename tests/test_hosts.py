@@ -6,12 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_labelled
 
 from minillm import config as configs
+from minillm import hosts, sharding
+from minillm.experiment import base as bases
 from minillm.experiment import run as runs
 from minillm.experiment.data import load_data
 from minillm.experiment.folder import read_json, read_lines
@@ -38,11 +42,15 @@ def config(tmp_path):
     return path
 
 
-def start(config: Path, out: Path, *options: str) -> list[subprocess.Popen]:
-    """Both processes, each with two devices."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start(config: Path, out: Path, *options: str, own: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+    """Both processes, each with two devices; `own` options have the number of the process in them."""
+    port = free_port()
     flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "2"}
     settings = {"distributed": "true", "coordinator": f"127.0.0.1:{port}", "processes": 2, "lost_after": LOST_AFTER}
@@ -53,7 +61,18 @@ def start(config: Path, out: Path, *options: str) -> list[subprocess.Popen]:
             for key, value in (settings | {"process": process}).items()
             for part in ("--set", f"mesh.{key}={value}")
         ]
-        command = [sys.executable, "-m", "minillm.cli", "run", str(config), "--out", str(out), *mesh, *options]
+        command = [
+            sys.executable,
+            "-m",
+            "minillm.cli",
+            "run",
+            str(config),
+            "--out",
+            str(out),
+            *mesh,
+            *options,
+            *(part.format(process=process) for part in own),
+        ]
         found.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
@@ -130,6 +149,75 @@ def test_two_processes_go_back_together(config, tmp_path):
     assert len(summary["bad_steps"]) > 2
     for name in ("bad_steps", "parameter_hash"):
         assert summary[name] == straight[name]
+
+
+@pytest.mark.slow
+def test_pretraining_and_a_tuned_stage_are_stopped_and_go_on_as_one_process_would(tmp_path):
+    (tmp_path / "data.txt").write_text(tiny_labelled.reviews(80), encoding="utf8")
+    mesh = "[mesh]\ndata = 4\n[tuning]\nmethod = 'lora'\nrank = 2\n"
+    text = tiny_labelled.config(tmp_path / "data.txt", steps=200) + tiny_labelled.PRETRAIN + mesh
+    text = text.replace("[train]\n", "[train]\nshards = 4\nlog_every = 1\n", 1)
+    (tmp_path / "run.toml").write_text(text, encoding="utf8")
+    out = tmp_path / "two"
+    first = start(tmp_path / "run.toml", out)
+    wait_for(out, 10, first)
+    first[0].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=90)[0] for process in first]
+    assert [process.returncode for process in first] == [143, 143], "\n=====\n".join(said)
+    second = start(tmp_path / "run.toml", out, "--resume")
+    said = [process.communicate(timeout=120)[0] for process in second]
+    assert [process.returncode for process in second] == [0, 0], "\n=====\n".join(said)
+    assert "First:" not in said[0], "the stage before was complete"
+    alone = runs.run(
+        bases.load(tmp_path / "run.toml"), tmp_path / "one", False, tiny_labelled.silent, tiny_labelled.silent
+    )
+    assert read_json(out / "summary.json")["parameter_hash"] == alone["parameter_hash"]
+
+
+@pytest.mark.slow
+def test_processes_that_differ_are_refused(config, tmp_path):
+    differing = start(config, tmp_path / "run", own=("--set", "train.seed={process}"))
+    said = [process.communicate(timeout=90)[0] for process in differing]
+    assert all(process.returncode for process in differing), said
+    assert any("the config of process 1 is not that of process 0" in text for text in said), said
+    assert not list((tmp_path / "run").glob("*.json*"))
+
+
+FAILS = """
+import sys
+from minillm import hosts
+from minillm.sections import MeshConfig
+process = int(sys.argv[1])
+with hosts.one_of_several(orderly=StopIteration):
+    hosts.join(MeshConfig(data=2, distributed=True, coordinator=sys.argv[2], processes=2, process=process, lost_after=5))
+    hosts.wait("here")
+    if process == 0:
+        raise BrokenPipeError("nobody reads")
+    hosts.wait("never")
+"""
+
+
+@pytest.mark.slow
+def test_an_unforeseen_error_in_one_process_ends_the_other_too():
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
+    address = f"127.0.0.1:{free_port()}"
+    both = [subprocess.Popen([sys.executable, "-c", FAILS, str(process), address], env=environment, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for process in range(2)]  # fmt: skip
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert all(process.returncode for process in both), said
+    assert "BrokenPipeError: nobody reads" in said[0]
+
+
+def test_rows_that_do_not_lie_side_by_side_are_refused(monkeypatch):
+    """As on a TPU, whose devices jax.make_mesh would put into another order than that of their processes."""
+    mesh = sharding.make_mesh(4)
+    rows, devices = sharding.batch_sharding(mesh), list(mesh.devices.flat)
+    places = rows.devices_indices_map((8,))
+    of = lambda *own: types.SimpleNamespace(addressable_devices_indices_map=lambda shape: {d: places[d] for d in own})
+    assert hosts.own_rows(of(*devices[:2]), 8) == slice(0, 4)
+    assert hosts.own_rows(of(devices[3], devices[2]), 8) == slice(4, 8)
+    with pytest.raises(ValueError, match="side by side"):
+        hosts.own_rows(of(devices[0], devices[3]), 8)
 
 
 READINGS = {

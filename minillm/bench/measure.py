@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from minillm.bench.client import Worker
 from minillm.bench.sizes import SIZES, usable_cores
+from minillm.errors import UserError
 
 SIDES = {"jax": "minillm", "eager": "torch, eager", "sdpa": "torch, sdpa"}  # transformers; sdpa: fused attention
 LORA = {"lora": 0.75, "lora_all": 1.0}  # at most this share of a full step
@@ -141,11 +142,11 @@ def _first_line(config: Path, folder: Path, name: str) -> float:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
-        for line in process.stdout:
-            if line.startswith("step 1/"):
-                break
+        reached = any(line.startswith("step 1/") for line in process.stdout)
         seconds = time.perf_counter() - start
         process.kill()
+    if not reached:
+        raise UserError("the quickstart ended before its first loss", str(config), "run it to see why")
     return seconds
 
 

@@ -61,7 +61,10 @@ def _train(experiment: Any, out: Path | None, resume: bool, as_json: bool, comma
     try:
         if INTERRUPTS:
             raise KeyboardInterrupt
-        with hosts.one_of_several(), display.watch(experiment.train.steps, quiet=as_json) as (say, show):
+        with (
+            hosts.one_of_several(orderly=runs.Stopped),
+            display.watch(experiment.train.steps, quiet=as_json) as (say, show),
+        ):
             summary = runs.run(experiment, root, resume, say, show)
     except (runs.Stopped, BrokenPipeError) as stopped:
         place = ["--out", str(out)] if out else []

@@ -88,7 +88,12 @@ def pretraining(experiment: Experiment, where: str = "pretrain") -> Experiment |
     raw = configs.plain(experiment)
     model = {key: value for key, value in raw["model"].items() if key not in OWN}
     shared = {name: raw[name] for name in ("data", "tokenizer", "mesh", "base")}
-    stage = {"name": PRETRAIN, "model": model, "train": {"seed": experiment.train.seed}, **shared}
+    stage = {
+        "name": PRETRAIN,
+        "model": model,
+        "train": {"seed": experiment.train.seed, "shards": experiment.train.shards},
+        **shared,
+    }
     for name, section in experiment.pretrain.items():
         stage[name] = {**stage.get(name, {}), **section} if isinstance(section, dict) else section
     found = configs.check(stage, where)

@@ -18,7 +18,7 @@ from minillm.experiment.estimate import Work, estimate
 from minillm.experiment.examples import made_up
 from minillm.experiment.hardware import Hardware
 from minillm.experiment.program import compile_partitioned
-from minillm.experiment.setup import Setup, abstract_state, make_objective, make_setup
+from minillm.experiment.setup import Setup, abstract_state, make_objective, make_setup, with_own_kernel
 from minillm.experiment.supervised import made_up_rows
 from minillm.experiment.write import parameter_rows
 from minillm.params import count
@@ -42,6 +42,7 @@ class Compiled(NamedTuple):
 
 def describe(experiment: Experiment, machines: Sequence[Hardware] = ()) -> dict[str, Any]:
     """The parameter table, every array's place, memory per device, FLOPs, collectives, and a step's time on hardware."""
+    experiment = with_own_kernel(experiment)
     compiled = compile_step(experiment)
     setup, flops, devices = compiled.setup, step_flops(experiment), compiled.setup.mesh.size
     trained = setup.tuning.specs(setup.specs)

@@ -60,11 +60,11 @@ def shared_batches(job: Run, stopping: Callable[[], bool]) -> Batches:
     """One of several reads its own rows. Hashes and the wish to stop go round as notes, one step behind."""
     train, sharding = job.experiment.train, job.setup.shardings[2]
     rows, agreed = hosts.own_rows(sharding, train.batch_size), {"stop": False}
-    shards = train.shards * (rows.stop - rows.start) // train.batch_size
+    share = train.batch_size // (rows.stop - rows.start)
 
     def place(batch: dict) -> dict:
-        notes = hosts.make_notes(provenance.hash_shards(batch, shards), stopping())
-        return hosts.place_rows(batch | {hosts.NOTES: notes}, sharding)
+        notes = hosts.make_notes(provenance.hash_shards(batch, train.shards // share), stopping())
+        return hosts.place_rows(batch | {hosts.NOTES: notes}, sharding, share)
 
     def read(batch: dict, metrics: dict) -> str:
         notes = metrics.pop(hosts.NOTES)

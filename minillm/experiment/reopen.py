@@ -14,7 +14,7 @@ from minillm.experiment import folder as folders
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.saved import judged_step, restore
-from minillm.experiment.setup import Setup, make_setup
+from minillm.experiment.setup import Setup, make_setup, with_own_kernel
 from minillm.sections import IMAGES, NEEDS, SYNTHETIC
 
 
@@ -40,7 +40,7 @@ def open_run(root: Path) -> Opened:
 
 def _on_this_machine(experiment: configs.Experiment) -> configs.Experiment:
     """With one device, where this process has fewer than the run had: to read what was trained needs no more."""
-    mesh = experiment.mesh
+    experiment, mesh = with_own_kernel(experiment), experiment.mesh
     if mesh.data * mesh.model <= jax.local_device_count():
         return experiment
     return dataclasses.replace(experiment, mesh=configs.MeshConfig())

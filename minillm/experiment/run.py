@@ -29,7 +29,7 @@ from minillm.experiment.folder import RunFolder
 from minillm.experiment.hooks import make_hooks, speedometer
 from minillm.experiment.job import Run
 from minillm.experiment.saved import restore
-from minillm.experiment.setup import make_setup, new_state
+from minillm.experiment.setup import make_setup, new_state, refuse_kernel
 from minillm.params import count
 from minillm.sections import IMAGES, NEEDS
 from minillm.training import checkpoint, loop, provenance
@@ -52,7 +52,9 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
     before = bases.pretraining(experiment)
     hosts.join(experiment.mesh)
     for stage in (before, experiment):  # what can be refused, before the disk is touched
-        make_setup(stage, vocabulary_size(stage)) if stage else None
+        if stage is not None:
+            refuse_kernel(stage)
+            make_setup(stage, vocabulary_size(stage))
     writes = hosts.writes()
     if not writes:
         say = show = lambda *news: None
@@ -69,6 +71,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             if writes:
                 _write_manifest(job, base.about)
                 hosts.wait("the first process has prepared the folder")
+            _refuse_differences(job, base)
             state, frozen, progress = restore_or_start(job, resume, base)
         with tracking.tracked(job) as (job, tell):
             state, progress = _train(job, state, frozen, progress, base)
@@ -78,6 +81,14 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             summary = finish(job, state, frozen, progress, base.arrays)
             tell(summary)
         return summary
+
+
+def _refuse_differences(job: Run, base: bases.Base) -> None:
+    mesh = dataclasses.replace(job.experiment.mesh, process=None, coordinator=None, processes=None)
+    config = configs.to_toml(dataclasses.replace(job.experiment, mesh=mesh))
+    tokenizer = "" if job.data.tokenizer is None else job.data.tokenizer.sha256
+    origin = str(base.about.get("parameter_sha256"))
+    hosts.refuse_differences({"config": config, "text": job.data.sha256, "tokenizer": tokenizer, "base": origin})
 
 
 def _alone(job: Run, state: State, frozen) -> tuple[Run, State, Any]:
@@ -102,7 +113,9 @@ def _take_tokenizer(experiment: configs.Experiment, folder: RunFolder) -> Any:
 def _pretrain(experiment: configs.Experiment, folder: RunFolder, say: Callable, show: Callable) -> None:
     """The stage before, a run of its own in this one's folder; it goes on, or is left alone where it is complete."""
     root = folder.root / bases.PRETRAIN
-    if RunFolder(root).summary.exists() and configs.load(RunFolder(root).config) == experiment:
+    anywhere = lambda found: dataclasses.replace(found, mesh=configs.MeshConfig())
+    done = RunFolder(root).summary.exists() and anywhere(configs.load(RunFolder(root).config)) == anywhere(experiment)
+    if hosts.decide(done):
         return
     say(f"First: {experiment.objective.name} pretraining for {experiment.train.steps} steps, in {root}.")
     run(experiment, root, root.exists(), say, lambda step, line: show(step, line | {"of": experiment.train.steps}))

@@ -1,5 +1,6 @@
 """config -> model, optimizer, training step and shardings: everything that does not depend on the text itself."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -51,8 +52,6 @@ def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.De
         model = sharding.place_activations(model, experiment.mesh.rules, mesh)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
     module, config = tuning.wrap_module(module, config)
-    if getattr(config, "kernel", "own") == "cudnn" and jax.default_backend() != "gpu":
-        raise UserError(f"cuDNN runs on NVIDIA GPUs, this is a {jax.default_backend()}", "model.kernel", "leave it out")
     _refuse_long_examples(experiment, getattr(config, "context", 1))
     parts = "shards" if train.shards > 1 else "batch_size"
     if (count := getattr(train, parts)) % experiment.mesh.data:
@@ -87,6 +86,19 @@ def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.De
     return Setup(module, config, specs, model, tuning, optimizer, schedule, mesh, (*shardings, batch),
                  jax.random.key(train.seed), born, train_step, eval_step, jax.jit(carry, out_shardings=batch),
                  gradient)  # fmt: skip
+
+
+def refuse_kernel(experiment: Experiment) -> None:
+    """Raises: UserError where the attention's kernel does not run on this machine."""
+    if experiment.model.get("kernel") == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError(f"cuDNN runs on NVIDIA GPUs, this is a {jax.default_backend()}", "model.kernel", "leave it out")
+
+
+def with_own_kernel(experiment: Experiment) -> Experiment:
+    """The same model with the attention that runs anywhere, where this machine has no GPU."""
+    if experiment.model.get("kernel", "own") == "own" or jax.default_backend() == "gpu":
+        return experiment
+    return dataclasses.replace(experiment, model=experiment.model | {"kernel": "own"})
 
 
 def _refuse_long_examples(experiment: Experiment, context: int) -> None:
