@@ -9,7 +9,7 @@ from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.describe import step_arguments
-from minillm.experiment.setup import make_setup
+from minillm.experiment.setup import make_setup, refuse_kernel, with_own_kernel
 from minillm.nn import attention
 
 MODEL = {"context": 24, "layers": 2, "width": 32, "heads": 4}
@@ -47,4 +47,5 @@ def test_cudnn_is_refused_where_it_cannot_run():
         experiment(model=MODEL | {"kernel": "cudnn"})
     found = experiment(model=MODEL | {"kernel": "cudnn", "dtype": "bfloat16"})
     with pytest.raises(UserError, match="cuDNN runs on NVIDIA GPUs, this is a cpu"):
-        make_setup(found, vocabulary_size(found))
+        refuse_kernel(found)
+    assert make_setup(with_own_kernel(found), vocabulary_size(found)).config.kernel == "own"
