@@ -92,6 +92,7 @@ def fsdp_laws():
     return find_laws(tiny(data=8, rules="fsdp"))
 
 
+@pytest.mark.slow
 def test_a_law_from_few_devices_holds_on_more():
     """Steps compiled for 2 and 4 devices tell what is exchanged by 8, and by 4 with twice the examples; memory nearly so."""
     laws = fsdp_laws()
@@ -126,6 +127,7 @@ def test_scaling_by_hand(tmp_path):
         scale(laws, [64], [H100])  # a width of 32
 
 
+@pytest.mark.slow
 def test_a_laptop_describes_a_mesh_that_it_does_not_have(tmp_path):
     """The command as a user types it, with no variable set; the CPU counts eight devices for it."""
     environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
