@@ -35,6 +35,7 @@ SETTINGS = (f"train.steps={STEPS}", "train.evaluate_every=40", "train.checkpoint
 POISONED = (133, 261)  # batches
 CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")
 SAID = {0: "ended", 2: "one line", -9: "killed", -15: "killed", 130: "saved", 143: "saved"}
+said: dict[int, int] = {}  # process -> the end of its pipe to read from
 
 
 def load_data(*arguments):
@@ -89,16 +90,20 @@ class Injector:
 
 
 def start(folder: Path, *, before: Callable[[], None] = lambda: None, command: Sequence[str] = ()) -> int:
-    """A process that runs the command, by its id; what it says on stderr goes into FOLDER.err-ID."""
+    """A process that runs the command, by its id; what it says on stderr goes into a pipe, which no fault reaches."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    reader, writer = os.pipe()
     child = os.fork()
     if child:
+        os.close(writer)
+        said[child] = reader
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         return child
     code = 70
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(said(folder, os.getpid()), os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(writer, 2)
+        os.close(writer)
         runs.load_data = reopen.load_data = load_data
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
         sys.argv = ["minillm", *(command or ("run", str(COPY), *sets, "--out", str(folder), "--resume"))]
@@ -117,18 +122,12 @@ def start(folder: Path, *, before: Callable[[], None] = lambda: None, command: S
         os._exit(code)
 
 
-def said(folder: Path, child: int) -> Path:
-    return folder.with_name(f"{folder.name}.err-{child}")
-
-
-def end(folder: Path, child: int) -> tuple[str, str]:
+def end(child: int) -> tuple[str, str]:
     """Waits for it -> (how it ended, what it said). An end that no user should see is WRONG."""
+    with os.fdopen(said.pop(child), errors="replace") as pipe:
+        text = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    path = said(folder, child)
-    text = path.read_text(errors="replace") if path.exists() else ""
-    path.unlink(missing_ok=True)
-    lines = text.count("\n")
-    plain = text.startswith("minillm: ") and lines == 1
+    plain = text.startswith("minillm: ") and text.count("\n") == 1
     if code not in SAID or (code in (2, 130, 143) and not plain) or (code in (0, -9, -15) and text):
         return "WRONG", f"exit {code}\n{text}"
     return SAID[code], text

@@ -83,8 +83,8 @@ class Soak:
             "torn log lines": self.torn,
         }
 
-    def finish(self, folder: Path, child: int, what: str) -> str:
-        how, text = end(folder, child)
+    def finish(self, child: int, what: str) -> str:
+        how, text = end(child)
         if how == "WRONG":
             self.wrong.append(f"{what}: {text}")
         return TOO_LATE if how == "ended" else how
@@ -97,15 +97,15 @@ class Soak:
         time.sleep(self.moment())
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
-        return self.finish(folder, child, signal.Signals(number).name)
+        return self.finish(child, signal.Signals(number).name)
 
     def injected(self, folder: Path, act: Callable[[], None]) -> str:
         call = int(math.exp(self.chooser.uniform(0.0, math.log(1500))))
-        return self.finish(folder, start(folder, before=Injector(call, act).install), f"{act} at call {call}")
+        return self.finish(start(folder, before=Injector(call, act).install), f"{act} at call {call}")
 
     def limited(self, folder: Path) -> str:
         size = int(math.exp(self.chooser.uniform(math.log(100), math.log(60_000))))
-        return self.finish(folder, start(folder, before=limit(size)), f"files of {size} bytes")
+        return self.finish(start(folder, before=limit(size)), f"files of {size} bytes")
 
     def two(self, folder: Path) -> str:
         """The later one is refused while the other works, and takes over where that was killed."""
@@ -115,7 +115,7 @@ class Soak:
         time.sleep(self.moment())
         with contextlib.suppress(ProcessLookupError):
             os.kill(first, signal.SIGKILL)
-        ends = self.finish(folder, first, "first process"), self.finish(folder, second, "second process")
+        ends = self.finish(first, "first process"), self.finish(second, "second process")
         return TOO_LATE if ends[0] == TOO_LATE else "one line" if "one line" in ends else ends[0]
 
     def advance(self, folder: Path) -> Path | None:
@@ -126,14 +126,14 @@ class Soak:
                 break
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
-        self.finish(folder, child, "a run until its next checkpoint")
+        self.finish(child, "a run until its next checkpoint")
         return newest(folder)
 
     def damaged(self, folder: Path, damage: Callable[[Path], None]) -> str:
         """The run must refuse a damaged checkpoint by its name; its user then removes it."""
         place = self.advance(folder)
         damage(self.chooser.choice(sorted(path for path in place.rglob("*") if path.is_file() and path.stat().st_size)))
-        how, text = end(folder, start(folder))
+        how, text = end(start(folder))
         if how != "one line" or place.name not in text:
             self.wrong.append(f"damage that was not named: {how} {text}")
         shutil.rmtree(place)
@@ -163,7 +163,7 @@ def check(folder: Path, straight) -> list[str]:
     """What a run that has ended has lost."""
     lost = [] if outcome(folder) == straight else ["the outcome is another than that of the run without faults"]
     lost += [f"left: {path.name}" for path in folder.rglob("*") if path.name.startswith((".tmp-", ".old-"))]
-    how, text = end(folder, start(folder, command=("verify", str(folder))))
+    how, text = end(start(folder, command=("verify", str(folder))))
     return lost + ([] if how == "ended" else [f"verify: {how} {text}"])
 
 
@@ -171,7 +171,7 @@ def soak(faults: int, seed: int, root: Path) -> int:
     for _ in range(2):  # the second is not the one that compiles
         shutil.rmtree(root / "straight", ignore_errors=True)
         began = time.perf_counter()
-        how, text = end(root / "straight", start(root / "straight"))
+        how, text = end(start(root / "straight"))
         assert how == "ended", text
     straight, seconds = outcome(root / "straight"), time.perf_counter() - began
     print(f"A run without faults takes {seconds:.1f} s.", flush=True)
@@ -183,7 +183,7 @@ def soak(faults: int, seed: int, root: Path) -> int:
             how = soak.faults[name](folder)
             table[name, how] += 1
             done += how != TOO_LATE
-        how, text = end(folder, start(folder))
+        how, text = end(start(folder))
         lost = check(folder, straight) if how == "ended" else [f"{how} {text}"]
         soak.wrong += [f"run {number}: {what}" for what in lost]
         print("".join(f"run {number}: {what}\n" for what in lost), end="", flush=True)
