@@ -7,7 +7,6 @@ To be imported before anything of jax: what the process is set up for comes firs
 import builtins
 import contextlib
 import io
-import math
 import os
 import signal
 import sys
@@ -20,10 +19,9 @@ from minillm.commands.shared import prepare
 
 prepare()  # the cache of compiled programs
 
-import numpy as np
+from poison import poisoned
 
 from minillm import cli
-from minillm.experiment import data as datas
 from minillm.experiment import display, reopen, verify  # noqa: F401  (imported once, not by every child)
 from minillm.experiment import run as runs
 
@@ -36,17 +34,6 @@ POISONED = (133, 261)  # batches
 CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")
 SAID = {0: "ended", 2: "one line", -9: "killed", -15: "killed", 130: "saved", 143: "saved"}
 said: dict[int, int] = {}  # process -> the end of its pipe to read from
-
-
-def load_data(*arguments):
-    """The run's data, with two batches that give no number."""
-    data = datas.load_data(*arguments)
-
-    def batch(number):
-        found = data.batch(number)
-        return found | {"weights": found["weights"] * np.float32(math.nan)} if number in POISONED else found
-
-    return data._replace(batch=batch)
 
 
 class Injector:
@@ -104,7 +91,7 @@ def start(folder: Path, *, before: Callable[[], None] = lambda: None, command: S
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(writer, 2)
         os.close(writer)
-        runs.load_data = reopen.load_data = load_data
+        runs.load_data = reopen.load_data = poisoned(POISONED)
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
         sys.argv = ["minillm", *(command or ("run", str(COPY), *sets, "--out", str(folder), "--resume"))]
         before()

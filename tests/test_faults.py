@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from poison import poisoned
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minillm import config as configs
 from minillm.bits import replace_file
 from minillm.commands import shared
 from minillm.errors import UserError
-from minillm.experiment import data as datas
 from minillm.experiment import reopen, results, verify
 from minillm.experiment import run as runs
 from minillm.objectives import OBJECTIVES
@@ -66,17 +66,8 @@ def poison(monkeypatch):
     """Makes the batches with these numbers give a loss that is not a number, in runs and in replays."""
 
     def choose(*numbers):
-        def load_data(*arguments):
-            data = datas.load_data(*arguments)
-
-            def batch(number):
-                found = data.batch(number)
-                return found | {"weights": found["weights"] * np.float32(math.nan)} if number in numbers else found
-
-            return data._replace(batch=batch)
-
         for module in (runs, reopen):
-            monkeypatch.setattr(module, "load_data", load_data)
+            monkeypatch.setattr(module, "load_data", poisoned(numbers))
 
     return choose
 
