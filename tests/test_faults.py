@@ -123,43 +123,62 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path, monke
 
 
 def test_a_rewind_leaves_batches_out_and_survives_kills_signals_and_verify(tmp_path, poison):
-    """Batch 9 is bad at step 10: back to 8, on with batch 10 at step 9; batch 13 then is at step 12: back to 8 once more."""
-    poison(9, 13)
+    """Batch 9 is bad at step 10: back to 8, on with batch 10 at step 9; batch 13 then is at step 12: back to 8 once more.
+
+    Batch 14 is bad at step 9, which had been passed: back to 4, which is kept for this.
+    """
+    poison(9, 13, 14)
     summary = start(tmp_path / "straight", "train.on_non_finite=rewind", "tracking.tensorboard=true")
     found = outcome(tmp_path / "straight")
-    assert [(bad["step"], bad["to"]) for bad in summary["bad_steps"]] == [(10, 8), (12, 8)]
+    assert [(bad["step"], bad["to"]) for bad in summary["bad_steps"]] == [(10, 8), (12, 8), (9, 4)]
     log = provenance.read(tmp_path / "straight/provenance.jsonl")
-    assert [line.get("number", line["step"] - 1) for line in log] == [*range(8), *range(14, 26)]
+    assert [line.get("number", line["step"] - 1) for line in log] == [*range(4), *range(15, 31)]
     assert verify.verify(tmp_path / "straight", None, lambda text: None)["equal"]
     events = EventAccumulator(str(tmp_path / "straight/tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 21))
-    moments = ((provenance, "append", 12), (provenance, "cut_metrics", 2), (checkpoint, "drop_after", 2))
+    moments = ((provenance, "append", 12), (provenance, "cut_metrics", 2), (checkpoint, "drop_after", 4))
     for place, moment in enumerate(moments):
         run_killed(tmp_path / str(place), ["train.on_non_finite=rewind"], moment)
         start(tmp_path / str(place), "train.on_non_finite=rewind", resume=True)
         assert outcome(tmp_path / str(place)) == found, moment
 
 
-def test_a_signal_between_checkpoint_and_bad_step_does_not_move_the_rewind(tmp_path, poison, monkeypatch):
-    """What a signal saves at step 9 is no place to go back to, or the run would depend on when it came."""
-    poison(9)
-    start(tmp_path / "straight", "train.on_non_finite=rewind")
+def stop_at_9(folder, *settings):
+    """A run that a signal stops while step 9 runs."""
     caught, append = [], provenance.append
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "_signals", lambda: contextlib.nullcontext(caught))
         patch.setattr(
             provenance, "append", lambda path, line: (append(path, line), line["step"] == 8 and caught.append(15))
         )
         with pytest.raises(runs.Stopped):
-            start(tmp_path / "run", "train.on_non_finite=rewind")
+            start(folder, *settings)
+
+
+def test_a_signal_between_checkpoint_and_bad_step_does_not_move_the_rewind(tmp_path, poison):
+    """What a signal saves at step 9 is no place to go back to, or the run would depend on when it came."""
+    poison(9)
+    start(tmp_path / "straight", "train.on_non_finite=rewind")
+    stop_at_9(tmp_path / "run", "train.on_non_finite=rewind")
     assert checkpoint.steps(tmp_path / "run/checkpoints")[-2:] == [8, 9]
     start(tmp_path / "run", "train.on_non_finite=rewind", resume=True)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
 
 
+def test_verify_knows_which_session_trained_the_steps_that_a_rewind_went_behind(tmp_path, poison):
+    """The second session begins after step 9, and with another schedule goes back to step 8."""
+    poison(9)
+    settings = ["optimizer.schedule=cosine", "optimizer.warmup_steps=0", "train.on_non_finite=rewind"]
+    stop_at_9(tmp_path, *settings)
+    start(tmp_path, *settings, "train.steps=12", resume=True)
+    sessions = json.loads((tmp_path / "manifest.json").read_text())["sessions"]
+    assert [(session["after_step"], session["steps"]) for session in sessions] == [(0, 20), (8, 12)]
+    assert verify.verify(tmp_path, None, lambda text: None)["equal"]
+
+
 def test_too_many_bad_steps_end_the_run(tmp_path, poison):
     poison(*range(9, 40))
-    with pytest.raises(UserError, match=r"bad_steps: the loss became nan at step 9, after 3 other bad steps"):
+    with pytest.raises(UserError, match=r"bad_steps: the loss became nan at step 5, after 3 other bad steps"):
         start(tmp_path / "run", "train.on_non_finite=rewind", "train.bad_steps=3")
 
 
@@ -172,25 +191,32 @@ def test_a_spike_is_far_above_the_median_in_robust_deviations():
     assert not spike(losses, 99.0, Watch())
 
 
-def drive(losses, watch, steps=30):
-    """The loop over a table of losses by batch number; checkpoints every 5 steps -> (what was noted, batches, progress)."""
-    noted, read, saved = [], [], {0: loop.Progress()}
+def drive(losses, watch, steps=30, becomes=()):
+    """The loop over a table of losses by batch number; checkpoints every 5 steps -> (what was noted, batches, progress).
 
-    def rewind(bad):
-        to = bad.progress.anchor
+    The one parameter is 1, or from a batch on what `becomes` says; without a finite fourth power there is no loss.
+    """
+    first, becomes = State(0, np.float32(1.0), None, None), dict(becomes)
+    noted, read, saved = [], [], {0: (first, loop.Progress())}
+
+    def rewind(bad, to):
         del read[to:]
-        return State(to, None, None, None), saved[to]
+        return saved[to]
+
+    def step(state, frozen, batch, key):
+        number, fourth = batch["number"], float(state.trainable) ** 4
+        loss = losses[number] if fourth < 1e38 else math.nan
+        return State(state.step + 1, becomes.get(number, state.trainable), None, None), {"loss": loss}
 
     hooks = loop.Hooks(
         batch=lambda number: {"number": number}, place=lambda batch: batch,
         log=lambda step, number, batch, metrics, seconds, state: read.append(number), evaluate=lambda step, state: 1.0,
-        save=lambda state, progress: saved.update({state.step: progress}), stopping=lambda: False,
+        save=lambda state, progress: saved.update({state.step: (state, progress)}), stopping=lambda: False,
         note=lambda step, text: noted.append(step), losses=lambda step, count: [losses[number] for number in read[:step]][-count:],
         rewind=rewind,
     )  # fmt: skip
-    step = lambda state, frozen, batch, key: (state._replace(step=state.step + 1), {"loss": losses[batch["number"]]})
     plan = loop.Plan(steps, 1000, 5, 0, None, False, watch)
-    _, progress, _ = loop.fit(step, State(0, None, None, None), None, None, plan, loop.Progress(), hooks)
+    _, progress, _ = loop.fit(step, first, None, None, plan, loop.Progress(), hooks)
     return noted, read, progress
 
 
@@ -203,6 +229,21 @@ def test_a_spike_warns_or_goes_back():
     _, read, progress = drive(losses, watch._replace(on_spike="rewind"))
     assert read == [*range(15), *range(18, 23), *range(25, 35)]
     assert [(bad.step, bad.to) for bad in progress.mended] == [(18, 15), (22, 20)]
+
+
+def test_parameters_that_are_not_finite_are_not_saved_and_a_bad_checkpoint_is_left_behind():
+    """Batch 9 spoils the update of step 10, of which there would be a checkpoint; 1e10 is finite and yet leads nowhere."""
+    losses, rewinds = [3.0] * 60, Watch("rewind")
+    _, read, progress = drive(losses, rewinds, becomes={9: np.float32(math.nan)})
+    assert [(bad.step, bad.to) for bad in progress.mended] == [(10, 5)]
+    assert read == [*range(5), *range(10, 35)]
+    for remedy in ("stop", "skip"):
+        with pytest.raises(UserError, match="the parameters are no longer finite at step 10"):
+            drive(losses, Watch(remedy), becomes={9: np.float32(math.inf)})
+    losses[12] = losses[13] = math.nan
+    _, read, progress = drive(losses, rewinds, becomes={9: np.float32(1e10)})
+    assert [(bad.step, bad.to) for bad in progress.mended] == [(11, 10), (11, 5), (6, 5), (6, 5)]
+    assert (read, progress.anchor, progress.before) == ([*range(5), *range(14, 39)], 30, 25)
 
 
 @pytest.mark.slow

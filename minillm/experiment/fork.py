@@ -154,7 +154,7 @@ def _progress(experiment: Experiment, trunk: RunFolder) -> loop.Progress:
     """
     train = experiment.train
     found = loop.Progress(**checkpoint.read_meta(trunk.checkpoints, experiment.fork.step))
-    found = found._replace(anchor=experiment.fork.step)  # the branch has no checkpoint of its plan's before
+    found = found._replace(anchor=experiment.fork.step, before=None)  # the branch's plan has saved nothing before
     if train.keep_best and found.best_step not in checkpoint.steps(trunk.checkpoints):
         found = found._replace(best=None, best_step=0, stale=0)
     return found._replace(finished=train.patience is not None and found.stale >= train.patience)

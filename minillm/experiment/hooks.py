@@ -115,7 +115,7 @@ def make_hooks(
         if writes:
             sync(folder.provenance)  # the lines before the checkpoint that counts on them
             checkpoint.save(folder.checkpoints, step, state, progress._replace(chain=last["chain"])._asdict())
-            kept = [progress.anchor, *[progress.best_step] * train.keep_best]
+            kept = [progress.anchor, progress.before, *[progress.best_step] * train.keep_best]
             kept += [job.experiment.fork.step] if job.experiment.fork.run else []  # where a replay begins
             checkpoint.prune(folder.checkpoints, train.keep_last, kept)
 
@@ -124,8 +124,8 @@ def make_hooks(
         if writes:
             folders.append_line(folder.metrics, {"step": step, "bad": text})
 
-    def rewind(bad: Bad) -> tuple[State, loop.Progress]:
-        state, progress = recover.rewind(job, base, bad)
+    def rewind(bad: Bad, to: int) -> tuple[State, loop.Progress]:
+        state, progress = recover.rewind(job, base, bad, to)
         last["chain"] = progress.chain
         return state, progress
 

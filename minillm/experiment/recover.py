@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from minillm import hosts
 from minillm.bits import flatten_paths
+from minillm.experiment import folder as folders
+from minillm.experiment.folder import RunFolder
 from minillm.experiment.job import Run
 from minillm.experiment.saved import restore_state
 from minillm.experiment.setup import new_state
@@ -16,21 +18,31 @@ from minillm.training.state import State
 from minillm.training.watch import Bad, left_out
 
 
-def rewind(job: Run, base: Mapping[str, Any], bad: Bad) -> tuple[State, loop.Progress]:
-    """What was saved at `bad.progress.anchor`; checkpoints and log lines after it go.
+def rewind(job: Run, base: Mapping[str, Any], bad: Bad, to: int) -> tuple[State, loop.Progress]:
+    """What was saved at step `to`; checkpoints and log lines after it go, and the manifest calls the steps this session's.
 
     Checkpoints go first: the newest one left never has a log shorter than itself, so that a kill in between is resumed
     from it, finds the bad step again and goes back again.
     """
-    to, folder = bad.progress.anchor, job.folder
-    gap = f"batches {to + left_out(bad.progress.mended)} to {bad.step - 1 + left_out(bad.progress.mended)}"
-    job.say(f"step {bad.step}: {bad.why}; back to step {to}, {gap} are left out")
+    folder = job.folder
     found = restore_state(folder, job.setup, to) if to else (new_state(job.setup, base)[0], loop.Progress())
+    gap = f"batches {to + left_out(found[1].mended)} to {bad.step - 1 + left_out(bad.progress.mended)}"
+    job.say(f"step {bad.step}: {bad.why}; back to step {to}, {gap} are left out")
     if hosts.writes():
         checkpoint.drop_after(folder.checkpoints, to)
         provenance.cut(folder.provenance, to)
         provenance.cut_metrics(folder.metrics, to)
+        _claim(folder, to)
     return found
+
+
+def _claim(folder: RunFolder, to: int) -> None:
+    """Says in the manifest that the steps after `to` are this session's, where it had begun later: `verify` reads it."""
+    manifest = folders.read_json(folder.manifest)
+    *earlier, session = manifest["sessions"]
+    if session["after_step"] > to:
+        kept = [other for other in earlier if other["after_step"] < to]
+        folders.write_json(folder.manifest, manifest | {"sessions": [*kept, session | {"after_step": to}]})
 
 
 def explain(job: Run, base: Mapping[str, Any], frozen, bad: Bad) -> str:

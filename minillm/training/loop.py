@@ -15,7 +15,7 @@ import numpy as np
 from minillm.errors import Diverged
 from minillm.training.provenance import START
 from minillm.training.state import State
-from minillm.training.watch import Bad, Mended, Watch, left_out, non_finite, spike
+from minillm.training.watch import Bad, Mended, Watch, back_to, finite, goes_back, left_out, non_finite, spike
 
 MEND = (
     "lower optimizer.learning_rate or set optimizer.clip_norm; the last checkpoint stays, from which --resume goes on, "
@@ -46,6 +46,7 @@ class Progress(NamedTuple):
     seconds: float = 0.0  # of training steps, over all sessions; evaluations and checkpoints do not count
     anchor: int = 0  # the newest step that was saved because the plan said so, not a signal: a rewind goes there
     mended: tuple[Mended, ...] = ()  # bad steps that the run went on from, in order
+    before: int | None = None  # the anchor before that one, kept where a rewind may need it; None: there is none
 
 
 class Hooks(NamedTuple):
@@ -61,9 +62,7 @@ class Hooks(NamedTuple):
     stopping: Callable[[], bool]  # a signal asked to stop
     note: Callable[[int, str], None] = lambda step, text: None  # says of a step that it was bad, but stands
     losses: Callable[[int, int], list[float]] = lambda step, count: []  # the last ones up to a step
-    rewind: Callable[[Bad], tuple[State, Progress]] | None = (
-        None  # -> what was saved at progress.anchor; later is dropped
-    )
+    rewind: Callable[[Bad, int], tuple[State, Progress]] | None = None  # -> what was saved at a step; later is dropped
     explain: Callable[[Bad], str] = lambda bad: ""  # the first value of a step that is not finite
 
 
@@ -79,9 +78,11 @@ def fit(train_step: Callable, state: State, frozen, key, plan: Plan, progress: P
             bad = found.with_traceback(None)  # the trace would keep the bad state in memory
         if not bad.rewinds:
             raise Diverged(f"{bad.why} at step {bad.step}{hooks.explain(bad)}", "training", MEND)
-        mended = _mend(plan, bad.progress, Mended(bad.step, bad.progress.anchor, bad.why))
-        state, progress = hooks.rewind(bad)
-        progress = progress._replace(mended=mended, seconds=bad.progress.seconds)
+        to, anchor = back_to(bad), bad.progress.anchor
+        mended = _mend(plan, bad.progress, Mended(bad.step, to, bad.why))
+        state, progress = hooks.rewind(bad, to)
+        before = bad.progress.before if to == anchor else None  # what is older still may have been pruned
+        progress = progress._replace(mended=mended, seconds=bad.progress.seconds, before=before)
 
 
 def _until_bad(train_step: Callable, state: State, frozen, key, plan: Plan, progress: Progress, hooks: Hooks):
@@ -108,9 +109,13 @@ def _until_bad(train_step: Callable, state: State, frozen, key, plan: Plan, prog
                 raise Bad(step, f"the validation loss became {loss}", progress, watch.on_non_finite == "rewind")
             progress = judge(progress, step, loss, plan.patience)
             saves = saves or progress.finished or (plan.keep_best and progress.best_step == step)
-        if saves:
-            progress = progress._replace(anchor=step)
         if saves or stop:
+            if not finite(state.trainable):  # where a signal saves, it decides nothing: the resumed run does
+                rewinds = saves and watch.on_non_finite == "rewind"
+                raise Bad(step, "the parameters are no longer finite", progress, rewinds)
+            if saves:
+                before = progress.anchor if goes_back(watch) else None
+                progress = progress._replace(anchor=step, before=before)
             hooks.save(state, progress)
         if stop and not last and not progress.finished:
             return state, progress, False

@@ -5,14 +5,18 @@
     rewind   back to the last checkpoint that the plan asked for; the batches from there to the bad step are left out
              (Chowdhery et al. 2022, section 5.1, who went back some 100 steps and left 200 to 500 batches out)
 
-Decisions depend on metrics and steps alone, so that a run that was killed decides as the straight one. What was skipped and
-left out is kept with every checkpoint.
+Parameters are looked at before they are saved, so that nobody goes back to broken ones. Decisions depend on these, on
+metrics and on steps alone, so that a run that was killed decides as the straight one. What was skipped and left out is
+kept with every checkpoint.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 SAME_AS_DEVIATION = 1.4826  # of a normal distribution, over its median absolute deviation
 RESOLUTION = 1e-3  # of the median: losses that hardly vary would make a spike of every one
@@ -47,6 +51,28 @@ class Bad(Exception):
 def left_out(mended: Sequence[Sequence]) -> int:
     """How many batches the run has gone past so far: step n, counted from 0, reads batch n + left_out."""
     return sum(step - to for step, to, _ in mended)
+
+
+def goes_back(watch: Watch) -> bool:
+    """Whether the run may need older checkpoints."""
+    return "rewind" in (watch.on_non_finite, watch.on_spike if watch.spike else "")
+
+
+def back_to(bad: Bad) -> int:
+    """The step to go back to: the anchor, or the checkpoint before it where the last rewind to it led no further.
+
+    Other batches that end as those before speak against the state that was saved.
+    """
+    progress = bad.progress
+    step, to, _ = progress.mended[-1] if progress.mended else (0, 0, "")
+    again = to == progress.anchor and to < step and bad.step <= step
+    return progress.before if again and progress.before is not None else progress.anchor
+
+
+@jax.jit
+def finite(tree: Any) -> jax.Array:
+    """[] bool: no array holds an infinity or what is not a number. Of several processes, each learns it of the whole."""
+    return jnp.stack([jnp.array(True), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))]).all()
 
 
 def non_finite(metrics: Mapping[str, float]) -> str:
