@@ -5,12 +5,13 @@ keys, wrong types and impossible values are errors that name the file, the key a
 function sees this config: each gets only its own part.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,19 @@ class Experiment:
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Reads a TOML file, applies `section.key=value` overrides and checks everything. Raises: UserError."""
     return check(read_toml(path, overrides), str(path))
+
+
+@contextlib.contextmanager
+def blaming(overrides: Sequence[str]) -> Iterator[None]:
+    """An error in a key that an override has set names the override, not the file."""
+    try:
+        yield
+    except UserError as error:
+        for override in overrides:
+            if error.where.endswith(f": {override.partition('=')[0].strip()}"):
+                mend = error.mend.replace("that key in the config", "that option")
+                raise type(error)(error.what, f"--set {override}", mend) from None
+        raise
 
 
 def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -40,7 +40,7 @@ xz = false
 # setting over configs/copy.toml -> words that the one line must hold
 SETTINGS = {
     "trian.steps=3": "trian", "train.step=3": "did you mean 'steps'", "train.steps='10'": "train.steps", "train.steps=0": "steps",
-    "train.steps=-4": "steps", "train.steps=1.5": "train.steps", "train.batch_size=0": "batch_size", "train.shards=3": "shards",
+    "train.steps=-4": "steps", "train.steps=1.5": "--set train.steps=1.5: it should be", "train.batch_size=0": "batch_size", "train.shards=3": "shards",
     "train.seed=-1": "seed", "train.keep_last=0": "keep_last", "train.patience=0": "patience", "train.log_every=0": "log_every",
     "train.hash_every=-1": "hash_every", "model.heads=3": "heads must divide width", "model.heads=0": "at least 1",
     "model.kind='lstmm'": "unknown model", "model.kind='bert'": "from left to right", "model.vocabulary=5": "tokenizer", "model.dropout=1.0": "dropout",
@@ -173,6 +173,7 @@ DAMAGE = {
     "many tokens": (lambda r: None, ["sample", "run", "--tokens", "99"], "do not fit"),
     "run exists": (lambda r: None, ["run", "c.toml", "--out", "run"], "--resume"),
     "changed config": (lambda r: None, ["run", "c.toml", "--out", "run", "--resume", "--set", "model.heads=4"], "model.heads"),
+    "fewer steps than done": (lambda r: None, ["run", "c.toml", "--out", "run", "--resume", "--set", "train.steps=2"], "4 steps already"),
     "unknown source": (lambda r: None, ["fetch", "nowhere"], "known sources"),
     "branch of nothing": (lambda r: None, ["branch", "nowhere", "--at", "2"], "no such folder"),
     "branch without a checkpoint": (lambda r: None, ["branch", "run", "--at", "3"], "no checkpoint of step 3; there are: 2, 4"),
@@ -229,6 +230,7 @@ LABELLED = {
     "sweep into a run": (["sweep", "c.toml", "--grid", "train.steps=1", "--out", "full"], "the folder of a run"),
     "sweep into a file": (["sweep", "c.toml", "--grid", "train.steps=1", "--out", "c.toml"], "this is a file"),
     "range in a grid": (["sweep", "c.toml", "--grid", "optimizer.learning_rate=1e-4..1e-2:log"], "draw points from it with --random"),
+    "no range": (["sweep", "c.toml", "--random", "2"], "no key varies"),
     "empty range": (["sweep", "c.toml", "--grid", "train.steps=3..2", "--random", "2"], "no numbers in it"),
     "too few points": (["sweep", "c.toml", "--grid", "train.steps=2..3", "--random", "4"], "2 different ones were found -> ask for 2"),
     "too few cores": (["sweep", "c.toml", "--grid", "train.steps=1,2", "--parallel", "999"], "999 runs at once"),

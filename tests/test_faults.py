@@ -91,7 +91,7 @@ def run_killed(folder, settings, moment, resume=False):
 
 def test_a_loss_that_is_not_finite_names_its_origin_and_can_be_skipped_on_resume(tmp_path, poison):
     poison(9)
-    with pytest.raises(UserError, match=r"loss became nan at step 10; .* term loss of the loss .*on_non_finite=skip"):
+    with pytest.raises(UserError, match=r"loss became nan at step 10; .* the loss's term loss.*on_non_finite=skip"):
         start(tmp_path / "run")
     assert checkpoint.latest(tmp_path / "run/checkpoints") == 8
     said = []

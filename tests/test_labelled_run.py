@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tiny_labelled import OTHER, PRETRAIN, based, config, reviews, silent
 
+from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.data.document import Document
 from minillm.errors import UserError
@@ -57,6 +58,8 @@ def test_one_command_pretrains_tunes_and_judges(staged):
     confusion = np.array(evaluation["this model"]["details"]["confusion"])
     assert confusion.sum() == 60
     assert np.trace(confusion) / 60 == pytest.approx(summary["test"]["accuracy"])
+    with pytest.raises(UserError, match="learned to label texts, not to write them -> use `minillm predict`"):
+        reopen.sample(root, configs.SampleConfig(("a <mask> b",)))
 
 
 def test_the_model_is_compared_with_each_baseline_on_the_same_documents(staged):

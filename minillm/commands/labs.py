@@ -46,7 +46,7 @@ def sweep(
     config: Config,
     grid: Annotated[
         list[str], typer.Option(help="section.key=value,value or, with --random, LOW..HIGH[:log]; repeats")
-    ],
+    ] = [],  # noqa: B006
     random: Annotated[int | None, typer.Option(min=1, help="Draw so many points, in place of the whole grid")] = None,
     draw_seed: Annotated[int, typer.Option(min=0, help="Of the drawing; the same draws the same points")] = 0,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2")] = "0,1,2",

@@ -1,5 +1,6 @@
 """A process of several, watched: when one is lost, jax ends the others at once, and they cannot say why themselves."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 MARK = "MINILLM_WATCHED"  # in the environment of the child
+PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def watched() -> bool:
@@ -17,12 +19,13 @@ def watched() -> bool:
 def watch(root: Path, lost_after: int) -> int:
     """Runs this very command in a process of its own and waits for it; returns its exit code.
 
-    Ctrl-C reaches the child as well, which saves and stops; SIGTERM is handed on.
+    Ctrl-C and SIGTERM are handed on, and the child saves and stops; so it does where this process is killed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     command = [sys.executable, "-m", "minillm.cli", *sys.argv[1:]]
-    child = subprocess.Popen(command, env=os.environ | {MARK: "1"}, preexec_fn=_listen)
-    signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    # a group of its own: a terminal's Ctrl-C then reaches the child once, from here
+    child = subprocess.Popen(command, env=os.environ | {MARK: "1"}, preexec_fn=_follow, process_group=0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
     if code >= 0:
         return code
@@ -33,5 +36,7 @@ def watch(root: Path, lost_after: int) -> int:
     return 1
 
 
-def _listen() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _follow() -> None:
+    """In the child: SIGTERM when the parent dies, which Linux offers and others do not."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGTERM)

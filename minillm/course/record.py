@@ -19,5 +19,5 @@ def report(lesson: str, numbers: Mapping[str, float]) -> None:
     width = max(map(len, numbers))
     print(f"\nLesson {lesson}, the numbers it states:")
     for name, value in numbers.items():
-        print(f"  {name:{width}}  {value:.4g}")
+        print(f"  {name:{width}}  {f'{value:,.0f}' if value == round(value) and abs(value) < 1e9 else f'{value:.4g}'}")
     figure_path(lesson, "numbers.json").write_text(json.dumps({k: float(v) for k, v in numbers.items()}, indent=2))

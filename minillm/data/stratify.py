@@ -41,7 +41,10 @@ def split_labelled(documents: Sequence[Document], validation: float, test: float
     for name in shares:
         if not places[name]:
             largest = max(map(len, groups))
-            message = f"{len(documents)} documents in {len(groups)} groups of equal texts leave the {name} part empty"
+            message = (
+                f"{len(documents)} documents in {len(groups)} groups leave the {name} part empty: equal texts, and"
+            )
+            message += " pairs that share a text, stay together"
             message += f" (the largest group has {largest})" if largest > 1 else ""
             raise UserError(message, "data.validation", "use more documents, or other shares")
     parts = {name: [documents[place] for place in sorted(places[name])] for name in PARTS}

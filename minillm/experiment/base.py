@@ -40,7 +40,9 @@ class Base(NamedTuple):
 
 def load(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
     """A config whose [model] is completed from its base. Raises: UserError."""
-    return check(configs.read_toml(path, overrides), str(path))
+    raw = configs.read_toml(path, overrides)
+    with configs.blaming(overrides):
+        return check(raw, str(path))
 
 
 def check(raw: dict[str, Any], where: str) -> Experiment:

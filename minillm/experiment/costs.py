@@ -121,6 +121,10 @@ def show_scaling(found: dict[str, Any]) -> None:
                     size_text(row["memory"]) + " *" * (not row["fits"]),
                 )
             console.print(drawn)
+    if found["left_out"]:
+        counts = ", ".join(map(str, found["left_out"]))
+        line = f"- {found['batch_size']} examples do not split over {counts} devices: strong scaling leaves them out"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in found["assumptions"]:
         console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
     _sources(console, found["hardware"])

@@ -60,7 +60,7 @@ def describe(experiment: Experiment, machines: Sequence[Hardware] = ()) -> dict[
         "dtype": work.dtype,
         "collectives": summarise(compiled.collectives),
         "steps": experiment.train.steps,
-        "notes": [WIDENED] if widens(experiment, setup.mesh) else [],
+        "notes": [*([WIDENED] if widens(experiment, setup.mesh) else []), *_idle(experiment, setup)],
         "hardware": [estimate(work, machine) for machine in machines],
     }
 
@@ -78,6 +78,15 @@ def compile_step(experiment: Experiment) -> Compiled:
         text = compiled.as_text()
     found = collectives(text, setup.mesh.shape)
     return Compiled(setup, arrays_of(setup, *arguments[:3]), memory_of(compiled), found)
+
+
+def _idle(experiment: Experiment, setup: Setup) -> list[str]:
+    """A word about devices along "model" among which no parameter is split."""
+    placed = sharding.param_shardings(setup.specs, sharding.RULES[experiment.mesh.rules], setup.mesh)
+    if experiment.mesh.model == 1 or any("model" in place.spec for place in jax.tree.leaves(placed)):
+        return []
+    return [f"mesh.model = {experiment.mesh.model} divides neither heads nor hidden units nor the vocabulary: "
+            "its devices repeat each other's work"]  # fmt: skip
 
 
 def widens(experiment: Experiment, mesh: Mesh) -> bool:

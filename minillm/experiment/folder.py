@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.bits import replace_file
 from minillm.errors import UserError
+from minillm.training import checkpoint
 
 PACKAGES = ("minillm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "numpy")
 MAY_CHANGE = (
@@ -132,6 +133,10 @@ def _refuse_changes(old: configs.Experiment, new: configs.Experiment, root: Path
             str(root / "config.toml"),
             f"resume with the run's own values, or start anew with another --out ({', '.join(MAY_CHANGE)} may change)",
         )
+    done = checkpoint.latest(root / "checkpoints") or 0
+    if done > new.train.steps:
+        mend = f"resume with train.steps of {done} or more, or `minillm branch` from an earlier step"
+        raise UserError(f"the run has {done} steps already, {new.train.steps} are asked for", "train.steps", mend)
 
 
 @contextlib.contextmanager

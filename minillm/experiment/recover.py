@@ -65,7 +65,7 @@ def explain(job: Run, base: Mapping[str, Any], frozen, bad: Bad) -> str:
         gradients, sums = jax.jit(setup.gradient)(state.trainable, frozen, state.extra, batch, key)
         penalty = setup.tuning.penalty and setup.tuning.penalty(state.trainable, frozen)
         terms = dict(sums.sums) | ({} if penalty is None else {"penalty": penalty})
-        found = _first("term {} of the loss", terms) or _first("gradient of {}", gradients)
+        found = _first("the loss's term {}", terms) or _first("gradient of {}", gradients)
     if not found:
         found = _first("parameter {} after the step", setup.train_step(state, frozen, batch, setup.key)[0].trainable)
     return f"; the first that is not finite: {found}" if found else ""
@@ -74,4 +74,5 @@ def explain(job: Run, base: Mapping[str, Any], frozen, bad: Bad) -> str:
 def _first(words: str, tree: Any) -> str:
     leaves = flatten_paths(tree)
     strange = [path for path, leaf in leaves.items() if not bool(jnp.isfinite(leaf).all())]
-    return words.format(strange[0]) + f" ({len(strange)} of {len(leaves)} such)" if strange else ""
+    others = f" (and {len(strange) - 1} of {len(leaves) - 1} others)" if len(strange) > 1 else ""
+    return words.format(strange[0]) + others if strange else ""

@@ -15,7 +15,7 @@ from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup, with_own_kernel
-from minillm.sections import IMAGES, NEEDS, SYNTHETIC
+from minillm.sections import IMAGES, LABELLED, NEEDS, SYNTHETIC
 
 
 class Opened(NamedTuple):
@@ -63,6 +63,8 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     folder, experiment, pieces, setup = open_run(root)
     if pieces is None:
         raise UserError(f"{experiment.data.source} has no text to sample", str(root), "use `minillm eval`")
+    if experiment.objective.name in LABELLED:
+        raise UserError("this run has learned to label texts, not to write them", str(root), "use `minillm predict`")
     state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
     if experiment.objective.name != "causal":

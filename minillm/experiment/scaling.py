@@ -83,6 +83,7 @@ def scale(laws: Laws, counts: Sequence[int], machines: Sequence[Hardware]) -> di
             {"name": machine.name, "memory_bytes": machine.memory, "source": machine.source,
              "rows": [row for way in works for row in _rows(way, works[way], machine)]} for machine in machines
         ],
+        "left_out": sorted(set(works["weak"]) - set(works["strong"])),  # of strong scaling: the batch does not split so
         "assumptions": [*ASSUMPTIONS, *([WIDENED] if widens(experiment, laws.compiled.setup.mesh) else [])],
     }  # fmt: skip
 

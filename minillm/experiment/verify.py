@@ -62,7 +62,8 @@ def verify(root: Path, steps: int | None, say: Callable[[str], None]) -> dict[st
     last = record.first + len(wanted)
     compared = sum(step <= last and (step > record.first or not record.first) for step in record.checkpoints)
     where = f" from the fork at step {record.first} on" if record.first else ""
-    verdict = f"all {len(wanted)} replayed steps{where} are equal, and {compared} checkpoints on the way"
+    whole = f"the log's {len(record.log)} lines and the files of {len(record.checkpoints)} checkpoints fit their hashes"
+    verdict = f"{whole}; all {len(wanted)} replayed steps{where} are equal, and {compared} checkpoints on the way"
     found = {"equal": True, "steps": len(wanted), "checkpoints": compared, "verdict": verdict}
     return found | ({"fork": record.first} if record.first else {})
 

@@ -17,9 +17,10 @@ from minillm.training.provenance import START
 from minillm.training.state import State
 from minillm.training.watch import Bad, Mended, Watch, back_to, finite, goes_back, left_out, non_finite, spike
 
+LOWER = "lower optimizer.learning_rate or set optimizer.clip_norm"
 MEND = (
-    "lower optimizer.learning_rate or set optimizer.clip_norm; the last checkpoint stays, from which --resume goes on, "
-    "where wanted with --set train.on_non_finite=skip, or rewind"
+    f"{LOWER}; or go on from the last checkpoint, if there is one, with --resume and "
+    "--set train.on_non_finite=skip (or rewind)"
 )
 
 
@@ -163,5 +164,5 @@ def _mend(plan: Plan, progress: Progress, new: Mended) -> tuple[Mended, ...]:
     """The list with one more. Raises: Diverged where there were enough."""
     if len(progress.mended) >= plan.watch.bad_steps:
         message = f"{new.why} at step {new.step}, after {len(progress.mended)} other bad steps"
-        raise Diverged(message, "train.bad_steps", f"{MEND}, or allow more of them")
+        raise Diverged(message, "train.bad_steps", f"{LOWER}, or allow more of them")
     return (*progress.mended, new)
