@@ -5,7 +5,7 @@
 # 4.9.q2, 5.3.3, 5.8.1, 5.8.2
 # - **You will be able to:** count a run's FLOPs and bytes on paper · find the best size for a budget of compute · fit a power law and test it on a
 #   budget that it has not seen · turn FLOPs into hours, money and energy · tell a jump of a model from a jump of its metric.
-# - **Prerequisites:** 02 (bits per character), 08 (GPT), 14 (the FLOPs of a step). **Time:** an hour of reading; the script, 35 s on two cores.
+# - **Prerequisites:** 02 (bits per character), 08 (GPT), 14 (the FLOPs of a step). **Time:** an hour of reading; the script, 25 s on two cores.
 # - **Expected:** GPT-3 costs 3.15e23 FLOPs, 221,000 device hours · best N at 1e10, 3e10, 9e10 FLOPs: 5,000, 8,600, 15,300, so N ~ C^0.51 (± 0.03 over
 #   seeds), 26,700 predicted at 2.7e11, 24,300 found · bits per character 3.38, 3.10, 2.87, predicted 2.63 ± 0.02, found 2.65; 5-grams of as much
 #   text 2.50, 2.31, 2.26, 2.05, xz 2.22 · a metric jumps from 0.003 to 0.275 while a token goes from 3/4 to 15/16.

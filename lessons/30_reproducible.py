@@ -6,7 +6,7 @@
 # **You will be able to:** say what the bits of a run depend on, survive a kill, go back in time and change one thing, find a flipped bit, a bad batch
 # and a forged log, tell a difference from luck, and distrust the best of many.
 #
-# **Prerequisites:** 03 (gradients), 08 (GPT). **Time:** 50 s on two cores; an hour of reading.
+# **Prerequisites:** 03 (gradients), 08 (GPT). **Time:** 30 s on two cores; an hour of reading.
 #
 # **Expected:** 1,000 orders of 1,000 numbers give about 35 sums. A resumed run and a branch that changes nothing equal the straight run: parameters
 # to the bit, and all 300 lines. Replays name step 7 (forged), 203 (a bit) and 205 (a batch). Three seeds ± 1.96 standard errors hold the truth 81 %

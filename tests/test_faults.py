@@ -117,7 +117,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path, monke
         return sums._replace(sums={"loss": sums.sums["loss"] + edge})
 
     monkeypatch.setitem(OBJECTIVES, "causal", with_edge)
-    words = r"gradient norm became nan at step 1; .* gradient of final_norm/scale \(1 of "
+    words = r"gradient norm became nan at step 1; .* gradient of final_norm/scale -> "
     with pytest.raises(UserError, match=words):
         start(tmp_path / "run")
 

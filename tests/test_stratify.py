@@ -116,6 +116,7 @@ def test_few_examples_and_large_groups():
     assert [d.label for d in split_labelled(few, 0.1, 0.0, 0).validation].count("x") == 1
     one = [Document(f"d:{n}", "the same premise", "x", f"hypothesis {n}") for n in range(20)]
     with pytest.raises(
-        UserError, match=r"20 documents in 1 groups .* the test part empty \(the largest group has 20\)"
+        UserError,
+        match=r"20 documents in 1 groups .* the test part empty: .* stay together \(the largest group has 20\)",
     ):
         split_labelled(one, 0.1, 0.1, 0)
