@@ -47,6 +47,8 @@ def _facts(found: dict[str, Any]) -> dict[str, str]:
         "machine": ", ".join(f"{name} {value}" for name, value in found["machine"].items()),
         "matmul limit, float32": f"{found['matmul_flops_per_second'] / 1e9:,.1f} GFLOP/s, the best of this run",
         "the step's share of it": f"{share:.0%} of it ({found['step_flops'] / 1e9:,.1f} GFLOP; bar 80%)",
+        "its products alone": f"{_time(found['products_seconds'])}, {found['products_share_of_matmul_limit']:.0%} of the limit: "
+        "what their shapes allow",
         "reading weights from memory": f"{found['read_bytes_per_second'] / 1e9:,.1f} GB/s: generation at batch 1 takes "
         f"{_time(found['generation_seconds_at_bandwidth'])} at least",
         "peak memory after the steps": memory,

@@ -62,6 +62,7 @@ def measure(size: str, say: Callable[[str], None]) -> dict[str, Any]:
                 memory = {name: worker.ask("memory")["bytes"] for name, worker in present.items()}
         say("LoRA")
         lora = tune(ours, sizes.step_rounds)
+        alone = ours.ask("products")["seconds"]
         work, bandwidth, host = ours.ask("work"), ours.ask("read")["bytes_per_second"], ours.ask("host")["seconds"]
         versions = {key: value for worker in present.values() for key, value in worker.versions.items()}
     say("start-up")
@@ -73,6 +74,8 @@ def measure(size: str, say: Callable[[str], None]) -> dict[str, Any]:
         "matmul_flops_per_second": max(limits),
         "step_flops": work["step_flops"],
         "step_share_of_matmul_limit": work["step_flops"] / step / max(limits),
+        "products_seconds": alone,
+        "products_share_of_matmul_limit": work["step_flops"] / alone / max(limits),
         "read_bytes_per_second": bandwidth,
         "generation_seconds_at_bandwidth": sizes.tokens * work["model_bytes"] / bandwidth,
         "step_peak_memory_bytes": {SIDES[name]: value for name, value in memory.items()},

@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from minillm import config, params
-from minillm.bench.sizes import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Sizes, random_tokens
+from minillm.bench import products
+from minillm.bench.sizes import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Sizes, fastest, random_tokens
 from minillm.data import batches
 from minillm.experiment.setup import make_setup, new_state
 from minillm.inference import generate
@@ -90,12 +90,16 @@ class Side:
         """Best FLOP/s of a square float32 product."""
         size = self.sizes.product
         a = jnp.full((size, size), 0.5)
-        return {"flops_per_second": 2 * size**3 / _fastest(lambda: self.product(a, a))}
+        return {"flops_per_second": 2 * size**3 / fastest(lambda: self.product(a, a))}
+
+    def products(self) -> dict:
+        """Seconds of the training step's matrix products alone."""
+        return {"seconds": products.seconds(products.of_step(self.sizes))}
 
     def read(self) -> dict:
         """Best bytes per second of reading as much memory as the generating model's weights take, again and again."""
         x = jnp.ones(self.work()["model_bytes"] // 4)
-        return {"bytes_per_second": x.nbytes / _fastest(lambda: self.total(x))}
+        return {"bytes_per_second": x.nbytes / fastest(lambda: self.total(x))}
 
     @functools.cached_property
     def setups(self) -> "Setups":
@@ -165,14 +169,3 @@ def step_flops(specs: params.Specs, sizes: Sizes) -> float:
     products = sum(spec.size for path, spec in specs.items() if path.endswith("kernel"))
     products += sizes.vocabulary * sizes.width
     return float(sizes.batch * sizes.length * (6 * products + 12 * sizes.layers * sizes.length * sizes.width))
-
-
-def _fastest(work: Callable, repeats: int = 5) -> float:
-    """Seconds of the fastest of a few runs, after one that compiles."""
-    jax.block_until_ready(work())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(work())
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)

@@ -1,6 +1,8 @@
 """What is measured: sizes that both sides share, and the same tokens for both."""
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,3 +52,15 @@ def random_tokens(rows: int, length: int, vocabulary: int) -> np.ndarray:
 def usable_cores() -> int:
     """Cores that this process may use: the threads of both runtimes."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fastest(work: Callable, repeats: int = 5) -> float:
+    """Seconds of the fastest of a few runs, after one that compiles; waits for jax where it answers with its arrays."""
+    wait = lambda found: getattr(found, "block_until_ready", lambda: None)()
+    wait(work())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        wait(work())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
