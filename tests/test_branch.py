@@ -74,7 +74,7 @@ def test_a_branch_has_the_trunk_s_curve_up_to_the_fork_and_says_where_it_comes_f
     assert (fork["run"], fork["name"], fork["step"]) == (str(trunk), "trunk", 12)
     assert (fork["chain"], fork["config_sha256"]) == (old[11]["chain"], hash_file(trunk / "config.toml"))
     assert fork["changes"]["optimizer.learning_rate"] == {"trunk": 0.02, "branch": 0.001}
-    assert configs.load(slower / "config.toml").name == "trunk-at-12"
+    assert configs.load(slower / "config.toml").name == "trunk-at-12-learning_rate-1e-3-keep_last-1"
 
 
 def test_verify_replays_a_branch_from_its_fork_and_leaves_the_rest_to_the_trunk(trunk, slower, tmp_path):

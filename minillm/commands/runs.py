@@ -33,7 +33,7 @@ def branch(
     run: RunPath,
     at: Annotated[int, typer.Option(min=1, help="The step of one of the run's checkpoints")],
     overrides: Set = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The branch's folder; default runs/NAME-at-STEP")] = None,
+    out: Annotated[Path | None, typer.Option(help="The branch's folder; default runs/NAME-at-STEP-CHANGES")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a branch that was stopped")] = False,
     as_json: Json = False,
 ) -> None:

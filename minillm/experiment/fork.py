@@ -8,6 +8,7 @@ read.
 """
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,9 +59,15 @@ def make(root: Path, step: int, overrides: Sequence[str]) -> Experiment:
         configs.override(raw, setting)
     _refuse_keys(configs.differing(configs.plain(old), raw), old, root)
     if raw["name"] == old.name:
-        raw["name"] = f"{old.name}-at-{step}"
+        raw["name"] = "-".join([f"{old.name}-at-{step}", *map(_in_a_name, overrides)])[:100]
     raw["fork"] = {"run": str(root), "step": step}
     return configs.check(raw, str(trunk.config))
+
+
+def _in_a_name(override: str) -> str:
+    """optimizer.learning_rate=1e-2 -> learning_rate-1e-2: several branches of one step have folders of their own."""
+    key, _, value = override.partition("=")
+    return re.sub(r"[^\w.+-]+", "-", f"{key.strip().rpartition('.')[2]}-{value.strip()}")
 
 
 def refuse(experiment: Experiment, root: Path) -> None:
