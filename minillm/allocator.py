@@ -30,3 +30,8 @@ def trim() -> bool:
     """
     found = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     return found is not None and bool(found(0))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: the threads of runtimes that are told nothing else."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

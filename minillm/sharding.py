@@ -10,12 +10,14 @@ with shardings at its boundary (what `pjit` became) does the rest: XLA inserts t
 """
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from minillm.allocator import usable_cores
 from minillm.errors import UserError
 from minillm.params import ParamSpec, Specs, flatten, unflatten
 
@@ -51,6 +53,16 @@ def simulate(devices: int) -> None:
     """Makes this process's CPU look like so many devices, at least; says nothing once JAX has counted its devices."""
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(devices, jax.config.jax_num_cpu_devices))
+
+
+def fix_threads(shards: int) -> None:
+    """With virtual shards, before jax counts its devices: as many threads on the CPU however many devices it simulates.
+
+    XLA shares a product out over a pool of as many threads as there are cores (or NPROC says) or simulated devices,
+    whichever are more, and the last bits depend on how. There are never more devices than shards.
+    """
+    if shards > 1:
+        os.environ.setdefault("NPROC", str(max(usable_cores(), shards)))
 
 
 def enough_devices(count: int) -> Sequence[jax.Device]:

@@ -220,6 +220,21 @@ def test_rows_that_do_not_lie_side_by_side_are_refused(monkeypatch):
         hosts.own_rows(of(devices[0], devices[3]), 8)
 
 
+@pytest.mark.slow
+def test_as_many_devices_as_shards_or_fewer_give_the_same_bits_in_runs_of_their_own(tmp_path):
+    """The pool of threads, on which the bits of products depend, grows with simulated devices unless it is fixed."""
+    hashes = []
+    for devices in (2, 8):
+        flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": str(devices)}
+        settings = ["train.steps=20", "train.evaluate_every=20", "train.shards=8", f"mesh.data={devices}"]
+        command = [sys.executable, "-m", "minillm.cli", "run", "configs/copy.toml", "--out", str(tmp_path / str(devices)),
+                   *(part for setting in settings for part in ("--set", setting))]  # fmt: skip
+        subprocess.run(command, env=environment, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+        hashes.append(read_json(tmp_path / str(devices) / "summary.json")["parameter_hash"])
+    assert hashes[0] == hashes[1]
+
+
 READINGS = {
     "stream": {},
     "packed": {"data": {"packing": "packed"}},

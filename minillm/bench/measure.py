@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minillm.allocator import usable_cores
 from minillm.bench.client import Worker
-from minillm.bench.sizes import SIZES, usable_cores
+from minillm.bench.sizes import SIZES
 from minillm.errors import UserError
 
 SIDES = {"jax": "minillm", "eager": "torch, eager", "sdpa": "torch, sdpa"}  # transformers; sdpa: fused attention

@@ -6,7 +6,8 @@ import time
 import torch
 import transformers
 
-from minillm.bench.sizes import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Sizes, random_tokens, usable_cores
+from minillm.allocator import usable_cores
+from minillm.bench.sizes import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Sizes, random_tokens
 
 
 class Side:

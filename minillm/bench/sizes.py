@@ -1,6 +1,5 @@
 """What is measured: sizes that both sides share, and the same tokens for both."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,11 +46,6 @@ LEARNING_RATE, BETAS, WEIGHT_DECAY, CLIP_NORM = 1e-3, (0.9, 0.95), 0.1, 1.0
 def random_tokens(rows: int, length: int, vocabulary: int) -> np.ndarray:
     """[rows, length] ids, always the same."""
     return np.random.default_rng(0).integers(vocabulary, size=(rows, length), dtype=np.int32)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: the threads of both runtimes."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fastest(work: Callable, repeats: int = 5) -> float:

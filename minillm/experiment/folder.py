@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm import config as configs
+from minillm.allocator import usable_cores
 from minillm.bits import replace_file
 from minillm.errors import UserError
 from minillm.training import checkpoint
@@ -173,7 +174,7 @@ def surroundings(mesh, command: list[str]) -> dict[str, Any]:
         "processor": _processor(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": mesh.devices.size},
         "mesh": dict(mesh.shape),
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": int(os.environ.get("NPROC") or usable_cores()),
         "flags": {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES") if name in os.environ},
         "git_commit": _git_commit(),
         "command": command,
