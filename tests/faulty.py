@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -32,6 +33,8 @@ SETTINGS = (f"train.steps={STEPS}", "train.evaluate_every=40", "train.checkpoint
             "train.on_non_finite=rewind", "optimizer.name=sgd", "optimizer.weight_decay=0.1")  # fmt: skip
 POISONED = (133, 261)  # batches
 CLOCK = ("time", "tokens_per_second", "step_seconds", "seconds_left")
+# what Orbax's threads print, now and then, when a save of theirs has failed and their loop is gone; lines run into each other
+ORBAX = r"\A\s*(?:Traceback \(most recent call last\):|self\._check_closed).*Event loop is closed[^\n]*\n(?=minillm: )"
 SAID = {0: "ended", 2: "one line", -9: "killed", -15: "killed", 130: "saved", 143: "saved"}
 said: dict[int, int] = {}  # process -> the end of its pipe to read from
 
@@ -114,6 +117,7 @@ def end(child: int) -> tuple[str, str]:
     with os.fdopen(said.pop(child), errors="replace") as pipe:
         text = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    text = re.sub(ORBAX, "", text, flags=re.DOTALL)
     plain = text.startswith("minillm: ") and text.count("\n") == 1
     if code not in SAID or (code in (2, 130, 143) and not plain) or (code in (0, -9, -15) and text):
         return "WRONG", f"exit {code}\n{text}"
