@@ -30,7 +30,7 @@ RAW = {
     "train": {"steps": 300, "batch_size": 16, "shards": 8, "evaluate_every": 50, "log_every": 1, "hash_every": 50},
     "mesh": {"data": 4},
 }  # fmt: skip
-LOST_AFTER = 8
+LOST_AFTER = 20
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ from minillm import hosts
 from minillm.sections import MeshConfig
 process = int(sys.argv[1])
 with hosts.one_of_several(orderly=StopIteration):
-    hosts.join(MeshConfig(data=2, distributed=True, coordinator=sys.argv[2], processes=2, process=process, lost_after=5))
+    hosts.join(MeshConfig(data=2, distributed=True, coordinator=sys.argv[2], processes=2, process=process, lost_after=10))
     hosts.wait("here")
     if process == 0:
         raise BrokenPipeError("nobody reads")
