@@ -59,7 +59,8 @@ def fix_threads(shards: int) -> None:
     """With virtual shards, before jax counts its devices: as many threads on the CPU however many devices it simulates.
 
     XLA shares a product out over a pool of as many threads as there are cores (or NPROC says) or simulated devices,
-    whichever are more, and the last bits depend on how. There are never more devices than shards.
+    whichever are more, and the last bits depend on how. There are never more devices than shards. The setting is the whole
+    process's, so the command line makes it and the library never does.
     """
     if shards > 1:
         os.environ.setdefault("NPROC", str(max(usable_cores(), shards)))

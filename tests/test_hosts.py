@@ -156,7 +156,7 @@ def test_pretraining_and_a_tuned_stage_are_stopped_and_go_on_as_one_process_woul
     (tmp_path / "data.txt").write_text(tiny_labelled.reviews(80), encoding="utf8")
     mesh = "[mesh]\ndata = 4\n[tuning]\nmethod = 'lora'\nrank = 2\n"
     text = tiny_labelled.config(tmp_path / "data.txt", steps=200) + tiny_labelled.PRETRAIN + mesh
-    text = text.replace("[train]\n", "[train]\nshards = 4\nlog_every = 1\n", 1)
+    text = text.replace("[train]\n", "[train]\nshards = 8\nlog_every = 1\n", 1)
     (tmp_path / "run.toml").write_text(text, encoding="utf8")
     out = tmp_path / "two"
     first = start(tmp_path / "run.toml", out)

@@ -51,10 +51,11 @@ def _settings(overrides: list[str]) -> list[str]:
 
 def _train(experiment: Any, out: Path | None, resume: bool, as_json: bool, command: list[str]) -> None:
     """Runs it and shows the summary; where it is stopped, says how `command` goes on."""
-    from minillm import hosts
+    from minillm import hosts, sharding
     from minillm.experiment import display
     from minillm.experiment import run as runs
 
+    sharding.fix_threads(experiment.train.shards)
     root = out or Path("runs") / experiment.name
     if experiment.mesh.distributed and not watched.watched():
         raise SystemExit(watched.watch(root, experiment.mesh.lost_after))
@@ -237,8 +238,12 @@ def verify(
 ) -> None:
     """Check a run's checkpoints and log, replay its steps, and name the first that differs."""
     prepare()
+    from minillm import config as configs
+    from minillm import sharding
     from minillm.experiment import verify as verifying
+    from minillm.experiment.folder import existing
 
+    sharding.fix_threads(configs.load(existing(run).config).train.shards)  # as in the run
     found = verifying.verify(run, steps, lambda text: None if as_json else typer.echo(text))
     output(found, as_json, lambda: typer.echo(found["verdict"]))
     if not found["equal"]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 
 from minillm import config as configs
-from minillm import sharding
 from minillm.data import tokenizer
 from minillm.errors import UserError
 from minillm.experiment import exchange, fill, judging, results, seeds
@@ -41,7 +40,6 @@ def open_run(root: Path) -> Opened:
 
 def _on_this_machine(experiment: configs.Experiment) -> configs.Experiment:
     """With one device, where this process has fewer than the run had: to read what was trained needs no more."""
-    sharding.fix_threads(experiment.train.shards)
     experiment, mesh = with_own_kernel(experiment), experiment.mesh
     if mesh.data * mesh.model <= jax.local_device_count():
         return experiment

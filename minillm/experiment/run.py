@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from minillm import config as configs
-from minillm import hosts, sharding
+from minillm import hosts
 from minillm.bits import host_array
 from minillm.errors import UserError
 from minillm.experiment import base as bases
@@ -50,7 +50,6 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
     tracking.refuse_missing(experiment.tracking)
     forks.refuse(experiment, root)
     before = bases.pretraining(experiment)
-    sharding.fix_threads(experiment.train.shards)
     hosts.join(experiment.mesh)
     for stage in (before, experiment):  # what can be refused, before the disk is touched
         if stage is not None:
