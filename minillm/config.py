@@ -14,11 +14,12 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import tomli_w
 
+from minillm.adversarial_section import AdversarialConfig
 from minillm.data import corpora
 from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, unread_keys
@@ -67,6 +68,7 @@ class Experiment:
     base: BaseConfig = field(default_factory=BaseConfig)
     fork: ForkConfig = field(default_factory=ForkConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    adversarial: AdversarialConfig | None = None  # recipes are absent unless asked for
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
@@ -154,6 +156,8 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     if data.packing != "stream" and experiment.tuning.method == "prompt":
         message = "a prompt stands before one text, not before packed or continued ones"
         raise UserError(message, f"{where}: data.packing", "set it to 'stream', or choose another tuning.method")
+    if experiment.adversarial is not None:
+        experiment.adversarial.refuse_mismatch(kind, data.packing, where)
     if experiment.mesh.rules == "sequence":
         if kind not in SEQUENCES:
             message = f"the positions of {kind} are not split over devices"
@@ -274,6 +278,7 @@ def validate(kind: type, raw: dict, where: str, prefix: str = "", unknown: str =
 def _known_keys(kind: type, location: Sequence) -> list[str]:
     for name in location[:-1]:
         kind = {f.name: f.type for f in dataclasses.fields(kind)}[name]
+        kind = next((part for part in get_args(kind) if dataclasses.is_dataclass(part)), kind)  # a section or None
     return [f.name for f in dataclasses.fields(kind) if f.init]
 
 

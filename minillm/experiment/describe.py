@@ -18,12 +18,12 @@ from minillm.experiment.estimate import Work, estimate
 from minillm.experiment.examples import made_up
 from minillm.experiment.hardware import Hardware
 from minillm.experiment.program import compile_partitioned
+from minillm.experiment.recipes import recipe_gradient
 from minillm.experiment.setup import Setup, abstract_state, make_objective, make_setup, with_own_kernel
 from minillm.experiment.supervised import made_up_rows
 from minillm.experiment.write import parameter_rows
 from minillm.params import count
 from minillm.sections import IMAGES, LABELLED
-from minillm.training.step import make_gradient
 from minillm.tuning.freeze import attach_apart
 
 WIDENED = (
@@ -134,7 +134,8 @@ def step_flops(experiment: Experiment) -> float:
 def _gradient_apart(experiment: Experiment, setup: Setup) -> Callable:
     """The training step's gradient, the blocks apart; a step adds no products to it."""
     objective, coefficients = make_objective(experiment)
-    gradient = make_gradient(objective, setup.model, setup.tuning._replace(attach=attach_apart), coefficients)
+    tuning = setup.tuning._replace(attach=attach_apart)
+    gradient = recipe_gradient(experiment, objective, setup.model, tuning, coefficients)
     return lambda state, frozen, batch, key: gradient(state.trainable, frozen, state.extra, batch, key)
 
 

@@ -13,12 +13,13 @@ from minillm import hosts, params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
 from minillm.experiment.examples import example_length, row_lengths
+from minillm.experiment.recipes import recipe_gradient
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
 from minillm.sections import NEEDS
 from minillm.training.optimizer import make_optimizer, make_schedule
 from minillm.training.state import State
-from minillm.training.step import accumulate, init_state, make_eval_step, make_gradient, make_train_step
+from minillm.training.step import accumulate, init_state, make_eval_step, make_train_step
 from minillm.tuning import make_tuning
 from minillm.tuning.contract import Tuning
 
@@ -65,7 +66,8 @@ def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.De
         raise UserError(
             "several processes share a batch by its shards, got 1", "train.shards", "set it to mesh.data or more"
         )
-    gradient = accumulate(make_gradient(objective, model, tuning, coefficients), train.shards, mesh)
+    gradient = recipe_gradient(experiment, objective, model, tuning, coefficients)
+    gradient = accumulate(gradient, train.shards, mesh)
     born = functools.partial(_born, specs, tuning, optimizer, carry)
     places = sharding.param_shardings(specs | trainable_specs, sharding.RULES[experiment.mesh.rules], mesh)
     shardings = state_shardings(born, places, mesh)

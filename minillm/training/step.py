@@ -34,7 +34,11 @@ def make_gradient(objective: Objective, model: Model, tuning: Tuning, coefficien
     def only_weights(trainable, frozen, extra, batch, key):
         return loss(trainable, frozen, extra, batch, key, None)[1].weights
 
+    def embeddings(trainable, frozen, batch):
+        return jax.eval_shape(model.embed, tuning.attach(trainable, frozen), batch)
+
     gradient.weights = only_weights  # weights come from the data alone: XLA drops the forward pass
+    gradient.loss, gradient.embeddings = loss, embeddings  # for wrappers that differentiate by more, or more than once
     return gradient
 
 
