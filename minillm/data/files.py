@@ -23,6 +23,7 @@ class Fields(NamedTuple):
     label: str | None = None
     pair: str | None = None
     separator: str | None = None
+    start: str | None = None  # where in the pair the label begins
 
 
 def _text_files(path: Path, fields: Fields) -> Iterator[Document]:
@@ -57,7 +58,17 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[Document]:
         text = _json_text(row, fields.text, "text_key", where)
         pair = None if fields.pair is None else _json_text(row, fields.pair, "pair_key", where)
         label = None if fields.label is None else _json_label(row, fields.label, where)
-        yield Document(f"{path.name}:{number}", text, label, pair)
+        start = None if fields.start is None else _offset(_json_field(row, fields.start, "start_key", where), where)
+        yield Document(f"{path.name}:{number}", text, label, pair, start=start)
+
+
+def _offset(value: Any, where: str) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        message = f"{value!r} is no place in a passage"
+        raise UserError(message, where, "give the number of characters before the answer, from 0")
+    return value
 
 
 def _json_field(row: dict, key: str, setting: str, where: str) -> Any:
@@ -90,14 +101,20 @@ def _json_label(row: dict, key: str, where: str) -> str | tuple[str, ...]:
 def _table(delimiter: str) -> Callable[[Path, Fields], Iterator[Document]]:
     def read_table(path: Path, fields: Fields) -> Iterator[Document]:
         header, *body = _rows(path, delimiter) or [[]]
-        keys = {"text_key": fields.text, "label_key": fields.label, "pair_key": fields.pair}
+        keys = {
+            "text_key": fields.text,
+            "label_key": fields.label,
+            "pair_key": fields.pair,
+            "start_key": fields.start,
+        }
         columns = {setting: _column(header, key, setting, path) for setting, key in keys.items() if key is not None}
         for number, row in enumerate(body, start=2):
             if len(row) != len(header):
                 message = f"{len(row)} fields, the header has {len(header)}"
                 raise UserError(message, f"{path}, record {number}", "quote fields that contain the delimiter")
-            text, label, pair = (row[columns[key]] if key in columns else None for key in keys)
-            yield Document(f"{path.name}:{number}", text, None if label is None else label.strip(), pair)
+            text, label, pair, start = (row[columns[key]] if key in columns else None for key in keys)
+            start = None if start is None else _offset(start, f"{path}, record {number}")
+            yield Document(f"{path.name}:{number}", text, None if label is None else label.strip(), pair, start=start)
 
     return read_table
 

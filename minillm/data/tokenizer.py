@@ -43,6 +43,27 @@ class Tokenizer(NamedTuple):
         """Several texts at once."""
         return [self.encode(text) for text in texts]
 
+    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, for each the characters of the text that it stands for, [first, after the last)); see `encode`.
+
+        The bytes of one character share its place.
+        """
+        ids, places, after = [], [], 0
+        for number, part in enumerate(text.split(SPACE)):
+            if number:
+                ids, places, after = ids + self._space_ids(), places + [(after, after + 1)] * 3, after + 1
+            found = self.processor.encode(part)
+            for id, piece in zip(found, self.processor.encode(part, out_type=str), strict=True):
+                byte = int(piece[1:-1], 16) if self.processor.is_byte(id) else None
+                if byte is not None and 0x80 <= byte < 0xC0:  # goes on with the character that began before
+                    places.append((after - 1, after))
+                    continue
+                size = len(piece) if byte is None else 1
+                places.append((after, after + size))
+                after += size
+            ids += found
+        return ids, places
+
     def unknown(self, text: str) -> str:
         """The first few characters that have no id, quoted; empty where all have one."""
         strange = sorted(c for c in set(text) if self.unk in self.encode(c))

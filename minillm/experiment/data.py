@@ -59,10 +59,17 @@ def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) 
         return _synthetic(experiment)
     splits, cleaning = split_documents(experiment)
     texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
-    pieces = pieces or _tokenizer(experiment, texts["train"], tokenizer_file)
+    written = {name: [*part, *_passages(getattr(splits, name))] for name, part in texts.items()}
+    pieces = pieces or _tokenizer(experiment, written["train"], tokenizer_file)
     if experiment.objective.name in LABELLED:
         return _labelled(experiment, pieces, splits._asdict(), texts, cleaning)
+    texts = written
     return _text(experiment, pieces, texts, cleaning)
+
+
+def _passages(documents: Sequence[Document]) -> list[str]:
+    """What questions are asked of, each once: text too, for a tokenizer and for pretraining."""
+    return list(dict.fromkeys(document.pair for document in documents if document.start is not None))
 
 
 def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
@@ -98,7 +105,8 @@ def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict,
     parts = {name: supervised.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
     reading = supervised.labelled_reading(experiment, parts)
     cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}
-    digest = _hash(texts | {"labels": [repr((d.label, d.pair)) for part in documents.values() for d in part]})
+    known = [(d.label, d.pair, *([] if d.start is None else [d.start])) for part in documents.values() for d in part]
+    digest = _hash(texts | {"labels": [*map(repr, known)]})
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     evaluation = _refusing_empty(texts, reading.evaluation)
     return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents, reading.rows)

@@ -114,6 +114,8 @@ def predictions(rows: list[dict]) -> None:
             answer, number = row["label"], f"{sure[row['label']]:.1%}"
         elif "labels" in row:
             answer, number = ", ".join(row["labels"]) or "none", ", ".join(f"{sure[k]:.1%}" for k in row["labels"])
+        elif "answer" in row:
+            answer, number = row["answer"], f"{row['probability']:.1%}"
         elif "value" in row:
             answer, number = f"{row['value']:.3f}", ""
         else:

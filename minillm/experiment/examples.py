@@ -16,7 +16,14 @@ from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
 from minillm.sections import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
-LEAST = {"masked": 3, "masked_next_sentence": 5, "structural": 5, "span": 2, **dict.fromkeys(LABELLED, 4)}  # tokens
+LEAST = {
+    "masked": 3,
+    "masked_next_sentence": 5,
+    "structural": 5,
+    "span": 2,
+    **dict.fromkeys(LABELLED, 4),
+    "span_qa": 8,
+}  # tokens
 EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
 

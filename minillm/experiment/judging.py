@@ -1,6 +1,6 @@
 """What a run on labels is judged by: the metrics of its task on a held-out split, with intervals, beside baselines.
 
-A split is judged once, from one answer per document: probabilities of classes, numbers, or a tag per unit. Model and
+A split is judged once, from one answer per document: probabilities of classes, numbers, a tag per unit, or a span. Model and
 baselines give the same kind of answer, and the same functions judge it.
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data.document import Document
 from minillm.evaluation import classification, entities, intervals, tagging, textual
+from minillm.experiment import answering, supervised
 from minillm.experiment import folder as folders
-from minillm.experiment import supervised
 from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup
 from minillm.params import flatten, init_params, unflatten
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict:
-    """Answers to documents, in order: [rows, classes] probabilities, [rows] numbers, or a tag per unit of each."""
+    """Answers to documents, in order: [rows, classes] probabilities, [rows] numbers, a tag per unit of each, or spans."""
     found = intervals.bootstrap(measure(experiment, documents, answers), len(documents))
     zeros = found.pop("undefined")["value"]
     values, bounds = unpack(found)
@@ -48,7 +48,7 @@ def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict
     details: dict[str, Any] = {}
     if name == "tag":
         details = describe_tags(tags_in(documents), answers)
-    elif name != "regression":
+    elif name not in ("regression", "span_qa"):
         labels = label_array(experiment, documents)
         details["classes"] = classification.describe_classes(labels, answers, classes)
         by_class = lambda weights: classification.class_f1(labels, answers, classes, weights)
@@ -63,6 +63,8 @@ def measure(experiment: Experiment, documents: Documents, answers: Any) -> inter
     """The metrics of answers to documents, as a function of how often each document counts."""
     if experiment.objective.name == "tag":
         return measure_tags(tags_in(documents), answers)
+    if experiment.objective.name == "span_qa":
+        return answering.measure(documents, answers)
     labels, metric = label_array(experiment, documents), METRICS[experiment.objective.name][0]
     return lambda weights: metric(labels, answers, weights)
 
@@ -149,6 +151,8 @@ def baseline_answers(job: Run, split: str, base: Mapping[str, np.ndarray]) -> di
     experiment, parts = job.experiment, job.data.documents
     if not experiment.baselines.text:
         return {}
+    if experiment.objective.name == "span_qa":
+        return answering.baselines(parts["train"], parts[split])
     if experiment.objective.name == "tag":
         units, tags = ([list(getattr(d, key)) for d in parts["train"]] for key in ("units", "label"))
         asked = [list(document.units) for document in parts[split]]
@@ -183,6 +187,8 @@ def make_answers(experiment: Experiment, batches: list[dict], scores: np.ndarray
     """A head's scores -> answers as `judge` reads them."""
     if experiment.objective.name == "tag":
         return tags_of(experiment, batches, scores, documents)
+    if experiment.objective.name == "span_qa":
+        return answering.find_answers(experiment, batches, scores, documents)
     found = supervised.probabilities(experiment, scores)
     return found[:, 0] if experiment.objective.name == "regression" and found.ndim == 2 else found
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from minillm.data import clean_labelled, corpora, labels, stratify
+from minillm.data import answers, clean_labelled, corpora, labels, stratify
 from minillm.data.clean import Splits
 from minillm.data.document import Document
-from minillm.data_section import DataConfig
+from minillm.data_section import DataConfig, has_answers
 from minillm.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -19,12 +19,16 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
     """
     paths = {"train": section.path, "validation": section.validation_path, "test": section.test_path}
     paths = {name: path for name, path in paths.items() if name == "train" or path is not None}
-    fields = corpora.Fields(section.text_key, section.label_key, section.pair_key)
+    label_key = section.answer_key or section.label_key
+    fields = corpora.Fields(section.text_key, label_key, section.pair_key, start=section.start_key)
     raw = {name: corpora.read_fields(section.source, path, fields) for name, path in paths.items()}
     wheres = {name: labels.place(section.source, path) for name, path in paths.items()}
     parts, reports = {}, {}
     for name, documents in raw.items():
-        found = labels.resolve(documents, section.labels, wheres[name], section.label_separator)
+        if has_answers(section):
+            found = answers.resolve_answers(documents, wheres[name])
+        else:
+            found = labels.resolve(documents, section.labels, wheres[name], section.label_separator)
         if name == "train" and section.limit is not None:
             found = _take(found, section.limit, section.split_seed)
         parts[name], report = clean_labelled.clean_labelled(found, section.normalization, section.drop_duplicates)

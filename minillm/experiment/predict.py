@@ -9,6 +9,7 @@ import numpy as np
 from minillm.data import rows
 from minillm.data.clean import normalise
 from minillm.data.document import Document
+from minillm.data_section import has_answers
 from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
 from minillm.experiment import adapters, judging, supervised
@@ -23,7 +24,8 @@ ROWS = 64  # of them per pass at most
 def predict(
     root: Path, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: Path | None = None
 ) -> list[dict[str, Any]]:
-    """A row per text: its label with probabilities, its labels, its number, or its entities; and whether it was cut.
+    """A row per text: its label with probabilities, its labels, its number, its entities, or the answer to it that its pair
+    has; and whether it was cut.
 
     `adapter`: a saved one in place of the run's own (see `experiment/adapters.py`).
     Raises: UserError where the run has not learned from labelled texts, or where there is nothing to read.
@@ -32,11 +34,13 @@ def predict(
     experiment = opened.experiment
     if experiment.objective.name not in LABELLED or experiment.data.source in IMAGES:
         message = f"a run of the objective {experiment.objective.name!r} on {experiment.data.source} labels no texts"
-        raise UserError(message, str(root), "name a run of classify, multi_label, regression or tag")
+        raise UserError(message, str(root), "name a run of classify, multi_label, regression, tag or span_qa")
     documents = as_documents(opened, texts, pairs)
     data = supervised.make_rows(experiment, opened.tokenizer, documents)
     answers = answer(opened, trainable, frozen, documents, data)
     cut = [False] * len(documents) if experiment.objective.name == "tag" else data.cut  # tagged texts lose nothing
+    if experiment.objective.name == "span_qa":  # nor do passages, but a question may
+        cut = np.isin(np.arange(len(documents)), data.documents[data.cut])
     found = zip(documents, answers, cut, strict=True)
     return [describe(opened, document, said) | {"cut": bool(cut)} for document, said, cut in found]
 
@@ -46,7 +50,8 @@ def as_documents(opened: Opened, texts: Sequence[str], pairs: Sequence[str] | No
     refuse_surrogates([*texts, *(pairs or ())])
     if not texts:
         raise UserError("there is no text", "--text, --file", "give at least one")
-    learned_pairs = opened.experiment.data.pair_key is not None
+    section = opened.experiment.data
+    learned_pairs = section.pair_key is not None or has_answers(section)
     if learned_pairs != (pairs is not None):
         what, mend = ("pairs", "give one for each text") if learned_pairs else ("single texts", "leave it out")
         raise UserError(f"the run learned from {what}", "--pair", mend)
@@ -87,6 +92,11 @@ def describe(opened: Opened, document: Document, found: Any) -> dict[str, Any]:
         return row | {"value": float(found)}
     if name == "tag":
         return row | {"entities": entities_in(document.units, found, " " if reads_words(opened) else "")}
+    if name == "span_qa":
+        end = found.start + len(found.text)
+        return row | {
+            "answer": found.text, "start": found.start, "end": end, "probability": round(found.probability, 6)
+        }  # fmt: skip
     classes = opened.experiment.data.labels
     said = {kind: round(float(p), 6) for kind, p in zip(classes, found, strict=True)}
     if name == "multi_label":

@@ -1,7 +1,7 @@
 """Labelled documents -> rows and batches, and what a trained head says of them.
 
 How a document's label becomes numbers depends on the objective: a class's place in data.labels, a 0 or 1 per class, the
-number itself, or a tag per unit (O, then B- and I- of each entity type).
+number itself, or a tag per unit (O, then B- and I- of each entity type). Questions have rows of their own (`answering.py`).
 """
 
 import functools
@@ -16,7 +16,9 @@ from minillm.config import Experiment
 from minillm.data import rows
 from minillm.data.document import Document
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
+from minillm.data.windows import Passage, question_rows
 from minillm.errors import UserError
+from minillm.experiment import answering
 from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import head_scores
@@ -44,9 +46,11 @@ def label_array(experiment: Experiment, documents: Documents) -> np.ndarray:
 def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length: int | None = None) -> rows.RowDataset:
     """Documents -> rows of ids with labels; documents without a label get class 0, for prediction.
 
-    A row per document, or several for a long one with tags.
+    A row per document, or several for a long one with tags or with a long passage.
     """
     frame, length = rows.Frame(pieces.bos, pieces.eos, pieces.pad), length or example_length(experiment)
+    if experiment.objective.name == "span_qa":
+        return answering.make_rows(pieces, documents, length, frame)
     if experiment.objective.name == "tag":
         return _tagged_rows(experiment, pieces, documents, length, frame)
     texts = pieces.encode_many([document.text for document in documents])
@@ -93,6 +97,8 @@ def made_up_rows(experiment: Experiment) -> dict:
     frame, ids = rows.Frame(BOS, EOS, PAD), [UNK] * (length - 2)
     if experiment.objective.name == "tag":
         dataset = rows.unit_rows([[[UNK]] * (length - 2)] * count, [[0] * (length - 2)] * count, length, frame)
+    elif experiment.objective.name == "span_qa":
+        dataset = question_rows([ids[: length // 4]] * count, [Passage([UNK], [(0, 1)])] * count, length, frame)
     else:
         kind = np.int32 if experiment.objective.name == "classify" else np.float32
         dataset = rows.text_rows([ids] * count, None, np.zeros(_shape(experiment, count), kind), length, frame)
@@ -107,7 +113,7 @@ def _shape(experiment: Experiment, count: int) -> tuple[int, ...]:
 def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dict]], np.ndarray]:
     """(trainable, frozen, batches) -> the head's scores of every row with weight, in order, as float64.
 
-    [rows, labels], or [rows, length, labels] for tags. Compiled once.
+    [rows, labels], [rows, length, labels] for tags, or [rows, length, 2] for answers. Compiled once.
     """
     head = NEEDS[experiment.objective.name].tasks[0]
     return _reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))

@@ -7,7 +7,7 @@ from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
 from minillm.objectives.sequence_to_sequence import sequence_to_sequence
 from minillm.objectives.span import span
 from minillm.objectives.structural import structural
-from minillm.objectives.supervised import classify, multi_label, regression, tag
+from minillm.objectives.supervised import classify, multi_label, regression, span_qa, tag
 
 OBJECTIVES = {
     "causal": causal,
@@ -21,6 +21,7 @@ OBJECTIVES = {
     "multi_label": multi_label,
     "regression": regression,
     "tag": tag,
+    "span_qa": span_qa,
     "denoising": denoising,
     "masked_patches": masked_patches,
 }

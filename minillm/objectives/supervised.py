@@ -1,11 +1,12 @@
-"""Learn from labels: one class, several classes, a number, or a class per token.
+"""Learn from labels: one class, several classes, a number, a class per token, or where an answer begins and ends.
 
     classify     L = - log softmax(s)_y                                   Devlin et al. 2019, section 4.1
     multi_label  L = - mean over classes c of  y_c log sigmoid(s_c) + (1 - y_c) log sigmoid(-s_c)
     regression   L = (s - y)^2                                            their STS-B, appendix B.1
     tag          L = - log softmax(s_t)_{y_t}, over the tokens that carry a tag        section 5.3
+    span_qa      L = - (log P_first + log Q_last) / 2,  P_i = exp(s_i1) / sum_j exp(s_j1), Q of s_i2 likewise        section 4.2
 
-The scores s come from a head of the model: "classify" reads a whole row or image, "tag" each token.
+The scores s come from a head of the model: "classify" reads a whole row or image, "tag" and "span" each token.
 """
 
 import jax
@@ -16,9 +17,11 @@ from minillm.nn.dropout import example_keys
 from minillm.objectives.causal import prediction_sums
 from minillm.objectives.contract import Sums
 
+NOWHERE = -1e9  # the score of a token that cannot be part of an answer
+
 
 def head_scores(model: Model, params, batch: Batch, key, head: str):
-    """What a head says of the batch: "classify" [batch, labels], "tag" [batch, length, labels]. `key` turns dropout on."""
+    """What a head says of the batch: "classify" [batch, labels], "tag" [batch, length, labels], "span" [batch, length, 2]. `key` turns dropout on."""
     if "labels" not in batch:
         raise ValueError(f"a head needs a batch of data.images or data.rows, with labels, got {sorted(batch)}")
     hidden = model.apply(params, batch, key=key).hidden
@@ -66,3 +69,19 @@ def tag(model: Model, params, batch: Batch, key=None, extra=None, *, label_smoot
     scores = head_scores(model, params, batch, key, "tag")
     rows = {"targets": batch["labels"], "weights": batch["weights"]}
     return prediction_sums(scores, rows, extra, label_smoothing=label_smoothing, z_loss=False)
+
+
+def span_qa(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:
+    """Where the answer begins and ends: sum "loss" over rows with weight; metrics "nll" and "accuracy" (both places right).
+
+    Batch: labels [batch, 2] int, the answer's first and last token; answerable [batch, length] bool, the tokens among which
+    they are looked for: those of the passage, and the class token, where the row has not got the answer.
+    """
+    scores = head_scores(model, params, batch, key, "span").astype(jnp.float32)
+    scores = jnp.where(batch["answerable"][..., None], scores, NOWHERE)
+    labels, weights = batch["labels"], batch["weights"]
+    likely = jnp.take_along_axis(jax.nn.log_softmax(scores, axis=1), labels[:, None, :], axis=1)[:, 0]
+    right = (scores.argmax(1) == labels).all(-1).astype(jnp.float32)
+    loss, total = -(likely.mean(-1) * weights).sum(), weights.sum()
+    metrics = {"nll": (loss, total), "accuracy": ((right * weights).sum(), total)}
+    return Sums({"loss": loss}, {"loss": total}, metrics, extra)

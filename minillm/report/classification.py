@@ -19,6 +19,7 @@ MODEL = "this model"
 CELLS = 12  # classes up to which the cells of a confusion matrix have room for numbers
 ROWS = 30  # classes that the panel of F1 has room for
 METRICS = {  # key -> (title, format)
+    "answer_f1": ("answer F1", ".3f"), "exact_match": ("exact match", ".1%"),
     "accuracy": ("accuracy", ".1%"), "subset_accuracy": ("all classes right", ".1%"),
     "entity_precision": ("entity precision", ".3f"), "entity_recall": ("entity recall", ".3f"),
     "entity_f1": ("entity F1", ".3f"), "macro_precision": ("macro precision", ".3f"),

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
+    "answer_f1": ("answer F1", ".3f"),
+    "exact_match": ("exact match", ".1%"),
     "entity_f1": ("entity F1", ".3f"),
     "macro_f1": ("macro F1", ".3f"),
     "r2": ("R²", ".3f"),
@@ -17,7 +19,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "log_loss": ("log loss", ".3f"),
     "calibration_error": ("calibration error", ".3f"),
 }
-HIGHER = ("entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
+HIGHER = ("answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
 
 
 def choose(

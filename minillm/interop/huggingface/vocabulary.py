@@ -55,6 +55,16 @@ class Tokenizer(NamedTuple):
         """Several texts at once."""
         return [found.ids for found in self.processor.encode_batch(list(texts), add_special_tokens=False)]
 
+    def encode_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, for each the characters of the text that it stands for, [first, after the last)).
+
+        Raises: UserError for a SentencePiece model, which may have changed the text before.
+        """
+        found = self.processor.encode(text, add_special_tokens=False)
+        if isinstance(found, Encoded):
+            raise UserError("this tokenizer does not say where its tokens stand", "base", "use a base with WordPiece")
+        return found.ids, found.offsets
+
     def unknown(self, text: str) -> str:
         """The first few words or characters that have no id, quoted; empty where all have one."""
         found = self.processor.encode(text, add_special_tokens=False)
