@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from minillm.bench import display, measure, roofline
+from minillm.bench import display, kernels, measure, roofline
 from minillm.bench.client import Worker
 from minillm.errors import UserError
 
@@ -85,3 +85,17 @@ def test_the_roof_is_memory_on_the_left_and_products_on_the_right(without_torch,
     assert (one.intensity, sixteen.intensity) == (0.5, 8.0), "two FLOPs per float32 weight and row"
     roofline.draw(found, tmp_path / "roof.png")
     assert (tmp_path / "roof.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_kernels_are_compared_where_there_is_one(capsys):
+    """jax's plain form stands for the GPU's kernel: the numbers are of the same attention."""
+    found = kernels.measure(kernels.QUICK, "xla")
+    assert [row["length"] for row in found["attention"]] == [32, 64]
+    assert all(row[name]["error"] < 0.02 for row in found["attention"] for name in ("own", "xla"))
+    assert found["step"]["own"]["losses"][0] == pytest.approx(math.log(64), abs=0.2)
+    display.show_kernels(found)
+    shown = capsys.readouterr().out
+    assert "with gradient, 2 x 32" in shown
+    assert "tokens/s" in shown
+    with pytest.raises(UserError, match="cuDNN runs on NVIDIA GPUs, this is a cpu"):
+        kernels.measure(kernels.QUICK)

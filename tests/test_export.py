@@ -1,11 +1,15 @@
 """What runs on accelerators that no machine here has: the training step is exported for them, and the fused form agrees."""
 
+import importlib.util
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from minillm import config as configs
+from minillm.commands import shared
 from minillm.errors import UserError
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.describe import step_arguments
@@ -49,3 +53,34 @@ def test_cudnn_is_refused_where_it_cannot_run():
     with pytest.raises(UserError, match="cuDNN runs on NVIDIA GPUs, this is a cpu"):
         refuse_kernel(found)
     assert make_setup(with_own_kernel(found), vocabulary_size(found)).config.kernel == "own"
+
+
+def test_the_fused_kernel_is_chosen_where_it_was_measured_to_be_faster(monkeypatch):
+    query = jnp.zeros((2, 256, 3, 64), jnp.bfloat16)
+    assert not attention.fused_is_faster(query, None, 0.0), "this is no GPU"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert attention.fused_is_faster(query, None, 0.0)
+    others = {
+        "float32": (query.astype(jnp.float32), None, 0.0), "dropout": (query, None, 0.1),
+        "packed": (query, jnp.ones((2, 256), jnp.int32), 0.0), "short": (query[:, :128], None, 0.0),
+        "odd": (query[:, :250], None, 0.0),
+    }  # fmt: skip
+    assert not [name for name, found in others.items() if attention.fused_is_faster(*found)]
+    found = experiment(model=MODEL | {"dtype": "bfloat16"})
+    assert make_setup(found, vocabulary_size(found)).config.kernel == "auto"
+    several = experiment(model=MODEL | {"dtype": "bfloat16"}, mesh={"data": 2})
+    assert make_setup(several, vocabulary_size(several)).config.kernel == "own"
+
+
+def test_a_gpu_is_told_to_add_in_the_same_order(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    shared.fix_order()
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x", "no plugin of jax for CUDA is installed"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin" or None)
+    for _ in range(2):
+        shared.fix_order()
+        assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_deterministic_ops=true"
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
+    shared.fix_order()
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=false", "the user's own goes before"

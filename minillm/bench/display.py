@@ -29,6 +29,32 @@ def show(found: dict[str, Any]) -> None:
         console.print(f"{name:28} {fact}", highlight=False, markup=False, soft_wrap=True)
 
 
+def show_kernels(found: dict[str, Any]) -> None:
+    """Attention and its gradient by length, then the whole step."""
+    kernel = found["kernel"]
+    table = Table(title=f"Causal attention in bfloat16, {found['device']}", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "our own", kernel, "ratio", "largest error, own", f"and {kernel}"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in found["attention"]:
+        own, other = row["own"], row[kernel]
+        ratio = f"{own['seconds'] / other['seconds']:.2f}x"
+        name = f"with gradient, {row['rows']} x {row['length']}"
+        table.add_row(
+            name, _time(own["seconds"]), _time(other["seconds"]), ratio, f"{own['error']:.2%}", f"{other['error']:.2%}"
+        )
+    if kernel in found["step"]:
+        own, other = (found["step"][name] for name in ("own", kernel))
+        ratio = f"{own['seconds'] / other['seconds']:.2f}x"
+        table.add_row("a GPT-2 small's whole step", _time(own["seconds"]), _time(other["seconds"]), ratio)
+    console = Console()
+    console.print(table)
+    for name, row in found["step"].items():
+        speed = (
+            f"{row['tokens_per_second']:,.0f} tokens/s, {row['temporary_bytes'] / 1e9:.1f} GB of intermediate values"
+        )
+        console.print(f"step, {name:8} {speed}", highlight=False)
+
+
 def _numbers(row: dict[str, Any]) -> list[str]:
     if "missing" in row:
         return ["not installed"]

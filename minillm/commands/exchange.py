@@ -80,11 +80,18 @@ def origin(
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it work, not how fast is it")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the roofline into this PNG")] = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="On an NVIDIA GPU: our attention beside cuDNN's")] = False,
     as_json: Json = False,
 ) -> None:
     """Speed on this machine's CPU: training, evaluation, generation and start-up beside torch and the matmul limit."""
     from minillm.bench import display, measure, roofline
 
+    if kernels:
+        from minillm.bench import kernels as attention
+
+        compared = attention.measure(attention.QUICK if quick else attention.Sizes())
+        output(compared, as_json, lambda: display.show_kernels(compared))
+        return
     found = measure.measure("quick" if quick else "full", lambda text: None if as_json else typer.echo(f"{text} ..."))
     if figure is not None:
         roofline.draw(found, figure)

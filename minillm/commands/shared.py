@@ -1,5 +1,6 @@
 """What all commands share: the groups that they belong to, their common options, and how they stop."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -29,6 +30,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 INTERRUPTS: list[int] = []
 
 
+ORDER = "xla_gpu_deterministic_ops"
+
 SAID: list[str] = []  # how the stopped command goes on
 
 
@@ -47,15 +50,27 @@ def interrupt(number: int, frame: Any) -> None:
 
 
 def prepare() -> None:
-    """Before jax is imported: the allocator and the compilation cache of this process."""
+    """Before jax is imported: the allocator, the compilation cache and the GPU's order of addition of this process."""
     from minillm import allocator
 
     allocator.tune()
+    fix_order()
     from minillm.data.fetch import cache_folder
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks are not for a user
+
+
+def fix_order() -> None:
+    """Where jax may find an NVIDIA GPU: sums are added in the same order each time.
+
+    XLA there adds up the rows of an embedding's gradient as they come, so that two runs of a config differ from the first
+    step on. The user's own XLA_FLAGS go before.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)) and ORDER not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{ORDER}=true".strip()
 
 
 def output(result: Any, as_json: bool, show: Any) -> None:

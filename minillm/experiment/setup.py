@@ -49,6 +49,9 @@ def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.De
     module, config = model_config(experiment.model, vocabulary)
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model, devices)
+    if getattr(config, "kernel", None) == "auto" and max(mesh.size, train.shards) > 1:
+        config = dataclasses.replace(config, kernel="own")  # the fused one is measured, and tried, on one device alone
+        model = bind(module, config)
     if train.shards == 1:  # a virtual shard is computed on one device of "data"
         model = sharding.place_activations(model, experiment.mesh.rules, mesh)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
@@ -98,7 +101,7 @@ def refuse_kernel(experiment: Experiment) -> None:
 
 def with_own_kernel(experiment: Experiment) -> Experiment:
     """The same model with the attention that runs anywhere, where this machine has no GPU."""
-    if experiment.model.get("kernel", "own") == "own" or jax.default_backend() == "gpu":
+    if experiment.model.get("kernel") != "cudnn" or jax.default_backend() == "gpu":
         return experiment
     return dataclasses.replace(experiment, model=experiment.model | {"kernel": "own"})
 

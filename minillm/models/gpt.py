@@ -49,7 +49,7 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute each block in the backward pass: less memory, one more forward
     scan: bool | None = None  # one compiled block for all layers; None: from 13 layers on
-    kernel: Literal["own", "cudnn"] = "own"  # of attention in training: `nn/attention.py`, or the GPU's fused one
+    kernel: Literal["auto", "own", "cudnn"] = "auto"  # of attention without a cache: `nn/attention.py:fused_is_faster`
 
     def __post_init__(self):
         if min(self.vocabulary, self.context, self.layers, self.width, self.heads, self.labels) < 1:
@@ -140,10 +140,11 @@ def self_attention(params: Params, x, config: Config, scope: Scope, cache, keys)
     if config.position == "rotary":
         query, key = position.rotate(query, scope.positions), position.rotate(key, scope.positions)
     if cache is None:
-        if config.kernel == "own":
-            attended = attention.causal_attention(query, key, value, scope.segments, keys=keys, rate=config.dropout)
+        fused = config.kernel == "auto" and attention.fused_is_faster(query, scope.segments, config.dropout)
+        if fused or config.kernel == "cudnn":
+            attended = attention.kernel_attention(query, key, value, scope.segments, kernel="cudnn")
         else:
-            attended = attention.kernel_attention(query, key, value, scope.segments, kernel=config.kernel)
+            attended = attention.causal_attention(query, key, value, scope.segments, keys=keys, rate=config.dropout)
         mask = attention.causal_mask(x.shape[1])
         if scope.segments is not None:
             mask = mask & attention.segment_mask(scope.segments)
