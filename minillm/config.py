@@ -25,6 +25,7 @@ from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, has_answers, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
+from minillm.prompt_section import PromptConfig, refuse_prompt
 from minillm.run_section import ForkConfig, TrackingConfig
 from minillm.sections import (
     IMAGES,
@@ -42,6 +43,7 @@ from minillm.sections import (
     TokenizerConfig,
     TrainConfig,
     TuningConfig,
+    tasks_of,
 )
 from minillm.training.optimizer import OptimizerConfig
 
@@ -69,6 +71,7 @@ class Experiment:
     fork: ForkConfig = field(default_factory=ForkConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     adversarial: AdversarialConfig | None = None  # recipes are absent unless asked for
+    prompt: PromptConfig | None = None  # of the objective "pattern"
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
@@ -151,6 +154,7 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
         raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)
     if reads == "text" and objective in LABELLED:
         _refuse_labels(experiment, where)
+    refuse_prompt(experiment, where)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
     if data.packing != "stream" and experiment.tuning.method == "prompt":
@@ -176,7 +180,7 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
 
 def _refuse_labels(experiment: Experiment, where: str) -> None:
     data, objective = experiment.data, experiment.objective.name
-    least = {"classify": 2, "multi_label": 1, "tag": 1}.get(objective, 0)
+    least = {"classify": 2, "pattern": 2, "multi_label": 1, "tag": 1}.get(objective, 0)
     if len(data.labels) < least:
         mend = 'name them in order, for example ["negative", "positive"]'
         raise UserError(f"{objective} needs the classes, got {list(data.labels)}", f"{where}: data.labels", mend)
@@ -207,15 +211,16 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
 
 def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
     """The section with every default written out: a default that changes later must not change a run."""
-    section, needs = experiment.model, NEEDS[experiment.objective.name]
-    if needs.tasks:
-        section = {"tasks": list(needs.tasks)} | _outputs(experiment) | section
+    section = experiment.model
+    tasks = tasks_of(experiment.objective.name, section.get("kind", "gpt"))
+    if tasks:
+        section = {"tasks": list(tasks)} | _outputs(experiment) | section
     _, config = model_config(section, 1, where)
-    if missing := sorted(set(needs.tasks) - set(getattr(config, "tasks", ()))):
+    if missing := sorted(set(tasks) - set(getattr(config, "tasks", ()))):
         mend = f"name {', '.join(missing)} too, or leave tasks out"
         raise UserError(f"{experiment.objective.name} needs heads that are missing", f"{where}: model.tasks", mend)
     least = 3 if experiment.objective.name == "structural" else 2
-    if "next_sentence" in needs.tasks and config.relations < least:
+    if "next_sentence" in tasks and config.relations < least:
         message = f"{experiment.objective.name} tells {least} relations apart, got {config.relations}"
         raise UserError(message, f"{where}: model.relations", f"set it to {least}, or leave it out")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "vocabulary"}

@@ -48,6 +48,15 @@ NEEDS = {
         ("classify",),
         unit="examples",
     ),
+    "pattern": Needs(
+        ("bert", "gpt"),
+        "scores words",
+        ("text",),
+        ("loss",),
+        ("label_smoothing",),
+        ("masked",),
+        unit="examples",
+    ),
     "multi_label": Needs(("bert", "gpt"), "has a classifier", ("text",), ("loss",), (), ("classify",), unit="examples"),
     "regression": Needs(
         ("bert", "gpt"), "has a head for rows", ("text",), ("loss",), (), ("classify",), "squared_error", "examples"
@@ -79,6 +88,11 @@ NEEDS = {
 }
 
 
+def tasks_of(objective: str, kind: str) -> tuple[str, ...]:
+    """Heads that the model must have: a pattern asks a GPT's own logits, which are no head."""
+    return () if objective == "pattern" and kind in LEFT_TO_RIGHT else NEEDS[objective].tasks
+
+
 @dataclass(frozen=True)
 class TokenizerConfig:
     """SentencePiece, trained on the training part and stored in the run."""
@@ -102,7 +116,7 @@ class ObjectiveConfig:
 
     name: Literal[
         "causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence",
-        "classify", "multi_label", "regression", "tag", "span_qa", "masked_patches", "denoising",
+        "classify", "pattern", "multi_label", "regression", "tag", "span_qa", "masked_patches", "denoising",
     ] = "causal"  # fmt: skip
     coefficients: dict[str, float] = field(default_factory=dict)  # term -> factor; a term that is not named counts once
     label_smoothing: float = 0.0
@@ -262,7 +276,7 @@ class BaseConfig:
             raise ValueError("vocabulary says nothing without a run: leave it out")
 
 
-LABELLED = ("classify", "multi_label", "regression", "tag", "span_qa")  # objectives that learn from labels
+LABELLED = ("classify", "pattern", "multi_label", "regression", "tag", "span_qa")  # objectives that learn from labels
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class RowDataset(NamedTuple):
 
     Of questions (`windows.py`): labels [rows, 2] int32, answerable [rows, length] bool, True at the class token and at tokens
     of the passage; places [rows, length, 2] int32, a token's characters in the passage; documents [rows] int32, whose row it is
+
+    Of prompts: target_positions [rows, 1] int32, where each asks for a word; words [rows, labels] int32, those of all classes
     """
 
     tokens: np.ndarray
@@ -50,6 +52,26 @@ class RowDataset(NamedTuple):
     answerable: np.ndarray | None = None
     places: np.ndarray | None = None
     documents: np.ndarray | None = None
+    target_positions: np.ndarray | None = None
+    words: np.ndarray | None = None
+
+
+def pattern_rows(
+    rows: Sequence[Ids],
+    places: Sequence[int],
+    cut: Sequence[bool],
+    labels: np.ndarray,
+    words: Ids,
+    length: int,
+    frame: Frame,
+) -> RowDataset:
+    """Prompts as ids with their frame, the place of each answer, and a token per class -> rows."""
+    tokens, token_types, mask = blank_rows(len(rows), length, frame)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
+    positions = np.array(places, np.int32).reshape(-1, 1)
+    words = np.tile(np.array(words, np.int32), (len(rows), 1))
+    return RowDataset(tokens, token_types, mask, labels, np.array(cut, bool), target_positions=positions, words=words)
 
 
 def text_rows(
@@ -118,7 +140,11 @@ def to_the_right(dataset: RowDataset) -> RowDataset:
     length = dataset.tokens.shape[1]
     places = np.arange(length) - (length - dataset.mask.sum(1, keepdims=True))
     move = lambda array: np.take_along_axis(array, places % length, axis=1)
+    answers = dataset.target_positions
+    if answers is not None:
+        answers = (answers + length - dataset.mask.sum(1, keepdims=True)).astype(np.int32)
     return dataset._replace(
+        target_positions=answers,
         tokens=move(dataset.tokens), token_types=move(dataset.token_types), mask=move(dataset.mask),
         segments=(places >= 0).astype(np.int32), positions=np.maximum(places, 0).astype(np.int32),
     )  # fmt: skip
@@ -154,7 +180,7 @@ def blank_rows(rows: int, length: int, frame: Frame) -> tuple[np.ndarray, np.nda
 
 def _batch(dataset: RowDataset, rows: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     weights = real if dataset.tagged is None else dataset.tagged[rows] & real[:, None]
-    names = ("segments", "positions", "answerable", "places", "documents")
+    names = ("segments", "positions", "answerable", "places", "documents", "target_positions", "words")
     sides = {name: getattr(dataset, name)[rows] for name in names if getattr(dataset, name) is not None}
     return sides | {
         "tokens": dataset.tokens[rows],

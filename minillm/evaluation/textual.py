@@ -104,6 +104,12 @@ def parts_words(texts: Sequence[str]) -> bool:
     return 2 * without <= sum(len(LETTER.findall(text)) for text in texts)
 
 
+def fit_vectors(texts: Sequence[str]) -> tuple[Callable[[Sequence[str]], sparse.csr_matrix], sparse.csr_matrix]:
+    """(texts -> TF-IDF vectors of length 1 as these texts weigh n-grams, the vectors of these texts)."""
+    vectorizer, _, rows = _fit_vectorizer(texts)
+    return vectorizer.transform, rows
+
+
 def _join(first: sparse.csr_matrix, second: sparse.csr_matrix | None) -> sparse.csr_matrix:
     return first if second is None else sparse.hstack([first, second, first.multiply(second)]).tocsr()
 

@@ -131,6 +131,9 @@ def read(experiment: Experiment, root: Path, specs: Specs) -> Base:
             message = f"{path} is {list(array.shape)} in the base and {list(specs[path].shape)} here"
             raise UserError(message, f"base: {source}", "leave the key of [model] out that makes the difference")
     new = sorted(set(specs) - set(taken))
+    if experiment.objective.name == "pattern" and any(part(path) == "masked" for path in new):
+        message = "the base has no masked-LM head, so that it knows no words to fill in"
+        raise UserError(message, f"base: {source}", "choose a base that was pretrained on masks, or classify")
     if strange := [path for path in new if part(path) not in HEADS]:
         raise UserError(f"the base has no {strange[0]}", f"base: {source}", "choose a base of the same architecture")
     return Base(taken, {

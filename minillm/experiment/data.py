@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import clean, corpora, images, pairs, synthetic, tokenizer
+from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
 from minillm.data_section import DataConfig, is_labelled
 from minillm.errors import UserError
 from minillm.experiment import examples, supervised
 from minillm.experiment.labelled import split_labelled_documents
+from minillm.experiment.vocabulary import vocabulary_size
 from minillm.sections import IMAGES, LABELLED, SYNTHETIC
 from minillm.training.provenance import hash_arrays
 
@@ -38,17 +39,6 @@ class Data(NamedTuple):
         if self.rows is not None:
             return self.rows(step, rows)
         return {name: leaf[rows] for name, leaf in self.batch(step).items()}
-
-
-def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:
-    """Known before any text is read, 0 for images; `pieces` is the tokenizer's own count, where there is one already."""
-    if experiment.data.source in IMAGES:
-        return 0
-    if experiment.data.source in SYNTHETIC:
-        return synthetic.vocabulary_size(experiment.data.symbols)
-    if experiment.base.vocabulary is not None:
-        return experiment.base.vocabulary
-    return (pieces or experiment.tokenizer.vocabulary) + examples.extra_ids(experiment)
 
 
 def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) -> Data:

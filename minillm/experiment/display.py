@@ -129,6 +129,23 @@ def predictions(rows: list[dict]) -> None:
         console.print(f"{words} longer than the run's data.length: only its first tokens were read.", soft_wrap=True)
 
 
+def prompts(found: dict) -> None:
+    """A row per way of asking, the best on top: mean and 95 % interval."""
+    drawn = Table(
+        title=f"{found['run']}: {found['texts']} texts, {found['examples']} labelled examples", box=box.SIMPLE
+    )
+    for title in ("", "macro F1", "[95 % interval]", "accuracy", "seeds"):
+        drawn.add_column(title, justify="right" if title else "left")
+    for name, row in sorted(found["rows"].items(), key=lambda item: -item[1]["macro_f1"]["mean"]):
+        score = row["macro_f1"]
+        bounds = f"[{score['low']:.3f}, {score['high']:.3f}]"
+        cells = (f"{score['mean']:.3f}", bounds, f"{row['accuracy']['mean']:.1%}", str(len(score["values"])))
+        drawn.add_row(Text(name), *map(Text, cells))
+    console = Console()
+    console.print(drawn)
+    console.print("Of several seeds the interval is that over draws of demonstrations, of one that over texts.")
+
+
 def _start(text: str, most: int = 200) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -40,7 +40,6 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
     }
     samples = []
     if job.data.documents:
-        base = base if job.experiment.baselines.features else {}
         summary |= judging.judge_run(job, (state.trainable, frozen), held_out, base)
     else:
         summary["baselines"] = results.baselines(job.experiment, job.data, "validation")

@@ -12,7 +12,7 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data.document import Document
 from minillm.evaluation import classification, entities, intervals, tagging, textual
-from minillm.experiment import answering, supervised
+from minillm.experiment import answering, prompting, supervised
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup
@@ -22,6 +22,7 @@ from minillm.tuning.freeze import full
 
 METRICS = {
     "classify": (classification.single_label, np.int64),
+    "pattern": (classification.single_label, np.int64),
     "multi_label": (classification.multi_label, bool),
     "regression": (classification.regression, np.float64),
 }  # objective -> its metrics, and the labels' type
@@ -53,7 +54,7 @@ def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict
         details["classes"] = classification.describe_classes(labels, answers, classes)
         by_class = lambda weights: classification.class_f1(labels, answers, classes, weights)
         details["f1_intervals"] = unpack(intervals.bootstrap(by_class, len(documents)))[1]
-    if name == "classify":
+    if name in ("classify", "pattern"):
         details["confusion"] = classification.confusion(labels, answers.argmax(1), answers.shape[1]).tolist()
         details["reliability"] = classification.reliability(labels, answers)
     return Verdict(values, bounds, details)
@@ -117,7 +118,7 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
         batches = job.data.evaluation(part)
         return make_answers(job.experiment, batches, score(*weights, batches), job.data.documents[part])
 
-    answers = {OWN: asked(split)} | baseline_answers(job, split, base)
+    answers = {OWN: asked(split)} | baseline_answers(job, split, base) | prompting.shot_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
     own = verdicts[OWN]
     folders.write_json(job.folder.evaluation, {
@@ -158,16 +159,27 @@ def baseline_answers(job: Run, split: str, base: Mapping[str, np.ndarray]) -> di
         asked = [list(document.units) for document in parts[split]]
         return {"most frequent tag": tagging.fit_most_frequent(units, tags)(asked),
                 "conditional random field": tagging.fit_field(units, tags)(asked)}  # fmt: skip
-    classes = None if experiment.objective.name == "regression" else len(experiment.data.labels)
-    train, validation, asked = (_examples(experiment, parts[name]) for name in ("train", "validation", split))
-    fitted = (textual.fit_majority(train, classes), textual.fit_tfidf(train, validation, classes))
-    found = {baseline.name: baseline.predict(asked.texts, asked.pairs) for baseline in fitted}
-    if base:
+    found = text_baselines(experiment, parts["train"], parts["validation"], parts[split])
+    if base and experiment.baselines.features:
         features = supervised.extractor(job.setup._replace(tuning=full()))  # the base alone, without what a method adds
         weights = unflatten(flatten(init_params(job.setup.specs, job.setup.key)) | dict(base))
         rows = [features(weights, {}, job.data.evaluation(name)) for name in ("train", split)]
-        found["frozen features + logistic regression"] = textual.logistic_head(rows[0], train.labels, rows[1], classes)
+        labels, classes = supervised.label_array(experiment, parts["train"]), _classes(experiment)
+        found["frozen features + logistic regression"] = textual.logistic_head(rows[0], labels, rows[1], classes)
     return found
+
+
+def text_baselines(
+    experiment: Experiment, train: Documents, validation: Documents, asked: Documents
+) -> dict[str, np.ndarray]:
+    """What says the same of every text, and a linear model on TF-IDF."""
+    parts = [_examples(experiment, part) for part in (train, validation, asked)]
+    fitted = (textual.fit_majority(parts[0], _classes(experiment)), textual.fit_tfidf(*parts[:2], _classes(experiment)))
+    return {baseline.name: baseline.predict(parts[2].texts, parts[2].pairs) for baseline in fitted}
+
+
+def _classes(experiment: Experiment) -> int | None:
+    return None if experiment.objective.name == "regression" else len(experiment.data.labels)
 
 
 def _examples(experiment: Experiment, documents: Documents) -> textual.Examples:

@@ -213,7 +213,7 @@ def _describe(job: Run) -> None:
     if cut := job.data.cleaning.get("cut", {}).get("train"):
         longer = f"{cut:,} of {split['train']['documents']:,} training texts are longer than {example_length(job.experiment)} tokens"
         job.say(f"{longer} and lose the rest of them: data.length.")
-    names = {"classify": len(section.labels), "tag": 1 + 2 * len(section.labels)}
+    names = {**dict.fromkeys(("classify", "pattern"), len(section.labels)), "tag": 1 + 2 * len(section.labels)}
     choices = names.get(job.experiment.objective.name, 0 if job.data.documents else job.data.vocabulary)
     if choices and len(NEEDS[job.experiment.objective.name].terms) == 1:
         unit = NEEDS[job.experiment.objective.name].unit.removesuffix("s")

@@ -122,6 +122,8 @@ def _refuse_long_examples(experiment: Experiment, context: int) -> None:
 
 def head_patterns(experiment: Experiment) -> tuple[str, ...]:
     """Paths of the objective's own heads, which train whatever the tuning method."""
+    if experiment.objective.name == "pattern":
+        return ()  # its words are scored by what was pretrained
     tasks = NEEDS[experiment.objective.name].tasks
     return (*(f"{task}/*" for task in tasks), "pooler/*") if tasks else ()
 

@@ -18,9 +18,10 @@ from minillm.data.document import Document
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.data.windows import Passage, question_rows
 from minillm.errors import UserError
-from minillm.experiment import answering
+from minillm.experiment import answering, patterns
 from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
+from minillm.objectives.pattern import word_scores
 from minillm.objectives.supervised import head_scores
 from minillm.sections import LEFT_TO_RIGHT, NEEDS
 
@@ -54,11 +55,13 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
     if experiment.objective.name == "tag":
         return _tagged_rows(experiment, pieces, documents, length, frame)
     texts = pieces.encode_many([document.text for document in documents])
+    known = all(document.label is not None for document in documents)
+    labels = label_array(experiment, documents) if known else np.zeros(_shape(experiment, len(documents)), np.int32)
+    if experiment.objective.name == "pattern":
+        return patterns.pattern_rows(experiment, patterns.make_pattern(experiment, pieces), texts, labels, length)
     pairs = None
     if any(document.pair is not None for document in documents):
         pairs = pieces.encode_many([document.pair or "" for document in documents])
-    known = all(document.label is not None for document in documents)
-    labels = label_array(experiment, documents) if known else np.zeros(_shape(experiment, len(documents)), np.int32)
     made = rows.text_rows(texts, pairs, labels, length, frame)
     return rows.to_the_right(made) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else made
 
@@ -99,6 +102,9 @@ def made_up_rows(experiment: Experiment) -> dict:
         dataset = rows.unit_rows([[[UNK]] * (length - 2)] * count, [[0] * (length - 2)] * count, length, frame)
     elif experiment.objective.name == "span_qa":
         dataset = question_rows([ids[: length // 4]] * count, [Passage([UNK], [(0, 1)])] * count, length, frame)
+    elif experiment.objective.name == "pattern":
+        pattern, labels = patterns.made_up_pattern(experiment), np.zeros(count, np.int32)
+        dataset = patterns.pattern_rows(experiment, pattern, [ids] * count, labels, length)
     else:
         kind = np.int32 if experiment.objective.name == "classify" else np.float32
         dataset = rows.text_rows([ids] * count, None, np.zeros(_shape(experiment, count), kind), length, frame)
@@ -115,6 +121,8 @@ def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dic
 
     [rows, labels], [rows, length, labels] for tags, or [rows, length, 2] for answers. Compiled once.
     """
+    if experiment.objective.name == "pattern":
+        return _reader(setup, word_scores)
     head = NEEDS[experiment.objective.name].tasks[0]
     return _reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))
 

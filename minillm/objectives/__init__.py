@@ -4,6 +4,7 @@ from minillm.objectives.causal import causal
 from minillm.objectives.denoising import denoising, masked_patches
 from minillm.objectives.masked import masked
 from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
+from minillm.objectives.pattern import pattern
 from minillm.objectives.sequence_to_sequence import sequence_to_sequence
 from minillm.objectives.span import span
 from minillm.objectives.structural import structural
@@ -18,6 +19,7 @@ OBJECTIVES = {
     "sequence_to_sequence": sequence_to_sequence,
     "span": span,
     "classify": classify,
+    "pattern": pattern,
     "multi_label": multi_label,
     "regression": regression,
     "tag": tag,
