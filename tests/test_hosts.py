@@ -235,11 +235,17 @@ def test_as_many_devices_as_shards_or_fewer_give_the_same_bits_in_runs_of_their_
     assert hashes[0] == hashes[1]
 
 
+BERT = {"kind": "bert", "context": 16, "layers": 1, "width": 16, "heads": 2}
+DOCUMENTS = {"separator": "cat sat."}
 READINGS = {
     "stream": {},
     "packed": {"data": {"packing": "packed"}},
     "continued": {"data": {"packing": "continued"}, "model": {"kind": "rnn", "context": 16, "width": 16}},
-    "masked": {"objective": {"name": "masked"}, "model": {"kind": "bert", "context": 16, "layers": 1, "width": 16, "heads": 2}},
+    "masked": {"objective": {"name": "masked"}, "model": BERT},
+    "words": {"objective": {"name": "masked", "whole_words": True}, "model": BERT},
+    "pairs": {"objective": {"name": "masked_next_sentence"}, "model": BERT, "data": DOCUMENTS},
+    "structural": {"objective": {"name": "structural"}, "model": BERT, "data": DOCUMENTS},
+    "span": {"objective": {"name": "span"}, "model": BERT | {"kind": "t5", "context": 24}},
 }  # fmt: skip
 
 
@@ -260,10 +266,12 @@ def test_rows_that_processes_read_apart_are_the_batch(sections, config, tmp_path
         assert provenance.hash_arrays({"shards": together}) == provenance.hash_batch(whole, 8)
 
 
-def test_a_host_does_not_read_the_rows_of_others(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["stream", "masked", "span"])
+def test_a_host_does_not_read_the_rows_of_others(name, config, tmp_path, monkeypatch):
     from minillm.data import batches
 
-    data = load_data(configs.load(config), tmp_path / "tokenizer.model")
+    raw = configs.read_toml(config)
+    data = load_data(configs.check(raw | READINGS[name], "test"), tmp_path / "tokenizer.model")
     read, example = [], batches._example
     monkeypatch.setattr(
         batches, "_example", lambda dataset, seed, number: read.append(number) or example(dataset, seed, number)

@@ -12,6 +12,7 @@ where. A row is corrupted anew whenever it comes up (dynamic masking: Liu et al.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,23 +52,36 @@ def noise(seed: int, step: int, stream: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, step], counter=STREAMS[stream] << 128))
 
 
+class Part(NamedTuple):
+    """Rows of a batch of `size`. Noise is drawn for all rows and then cut, so that it is the same whoever reads which."""
+
+    size: int
+    rows: slice
+
+
 def budget(tokens: int | np.ndarray, rate: float):
     """How many of `tokens` to corrupt at `rate`: the nearest whole number, but at least one."""
     return np.maximum(np.round(rate * np.asarray(tokens)).astype(int), 1)
 
 
-def mask_tokens(batch: Mapping, seed: int, step: int, masking: Masking, starts: np.ndarray | None = None) -> dict:
+def mask_tokens(
+    batch: Mapping, seed: int, step: int, masking: Masking, starts: np.ndarray | None = None, part: Part | None = None
+) -> dict:
     """Masks `rate` of each row's ordinary tokens: 80 % become the mask token, 10 % a random one, 10 % stay.
 
     Devlin et al. 2019, section 3.1. Words are taken in random order, each unless it would exceed the row's budget, so
     that the number of predictions of a row is fixed. `starts` [batch, length], True where a word begins, masks whole
-    words; without it every token is a word. Returns the batch with new tokens, targets and weights.
+    words; without it every token is a word. `part`: what `batch` is of a whole one; None: all. Returns the batch with new
+    tokens, targets and weights.
     """
     tokens, generator = batch["tokens"], noise(seed, step, "mask")
+    size, rows = part or Part(len(tokens), slice(None))
+    shape = (size, tokens.shape[1])
     ordinary = ~np.isin(tokens, masking.special)
-    chosen = _choose_words(_words(ordinary, starts), budget(ordinary.sum(1), masking.rate), generator)
-    draw = generator.random(tokens.shape)
-    drawn = generator.choice(masking.ordinary, tokens.shape)
+    order = generator.random(shape).argsort(1)[rows]
+    chosen = _choose_words(_words(ordinary, starts), budget(ordinary.sum(1), masking.rate), order)
+    draw = generator.random(shape)[rows]
+    drawn = generator.choice(masking.ordinary, shape)[rows]
     corrupted = np.where(draw < masking.masked, masking.mask, tokens)
     corrupted = np.where((draw >= masking.masked) & (draw < masking.masked + masking.random), drawn, corrupted)
     return {
@@ -133,12 +147,11 @@ def _words(ordinary: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
     return np.where(ordinary, (ordinary & (begins | ~before)).cumsum(1) - 1, -1)
 
 
-def _choose_words(words: np.ndarray, room: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Words in random order, each taken if it fits into the row's remaining room -> chosen tokens [batch, length]."""
+def _choose_words(words: np.ndarray, room: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Words in a random `order` [batch, length], each taken if it fits into the row's remaining room -> chosen tokens [batch, length]."""
     rows, length = words.shape
     place = (np.arange(rows)[:, None] * length + words)[words >= 0]
     sizes = np.bincount(place, minlength=rows * length).reshape(rows, length)
-    order = generator.random((rows, length)).argsort(1)
     taken, room = np.zeros((rows, length), bool), room.copy()
     for word in order.T:
         size = sizes[np.arange(rows), word]

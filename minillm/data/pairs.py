@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillm.data.batches import epoch_order
+from minillm.data.batches import ALL, epoch_order
 from minillm.data.masking import noise
 from minillm.data.tokenizer import PAD
 from minillm.errors import UserError
@@ -80,8 +80,10 @@ def make_pair_dataset(
     )  # fmt: skip
 
 
-def pair_batch_at(dataset: PairDataset, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
-    """The batch of a step: tokens, token_types [batch, length] int32, mask bool, sentence_labels [batch] int32 with
+def pair_batch_at(
+    dataset: PairDataset, seed: int, step: int, batch_size: int, rows: slice = ALL
+) -> dict[str, np.ndarray]:
+    """The batch of a step, or some of its rows: tokens, token_types [batch, length] int32, mask bool, sentence_labels [batch] int32 with
     sentence_weights float32, and index int32.
 
     Each epoch goes over all pairs once, in an order of its own; all labels are equally likely (see RELATIONS).
@@ -96,16 +98,16 @@ def pair_batch_at(dataset: PairDataset, seed: int, step: int, batch_size: int) -
     if "previous" in relations:  # a random B may be either side; else it is the second, as a next one is
         turned |= (names == "random") & (generator.random(batch_size) < 0.5)
     others = np.where(names == "random", _elsewhere(dataset, pairs, generator), pairs)
-    sides = zip(dataset.firsts[pairs] + turned, dataset.firsts[others] + ~turned, strict=True)
-    rows = [_row(dataset, dataset.pieces[a], dataset.pieces[b]) for a, b in sides]
-    tokens, token_types, mask = (np.stack(column) for column in zip(*rows, strict=True))
+    sides = zip((dataset.firsts[pairs] + turned)[rows], (dataset.firsts[others] + ~turned)[rows], strict=True)
+    made = [_row(dataset, dataset.pieces[a], dataset.pieces[b]) for a, b in sides]
+    tokens, token_types, mask = (np.stack(column) for column in zip(*made, strict=True))
     return {
         "tokens": tokens,
         "token_types": token_types,
         "mask": mask,
-        "sentence_labels": labels.astype(np.int32),
-        "sentence_weights": np.ones(batch_size, np.float32),
-        "index": np.arange(batch_size, dtype=np.int32),
+        "sentence_labels": labels[rows].astype(np.int32),
+        "sentence_weights": np.ones(len(made), np.float32),
+        "index": np.arange(batch_size, dtype=np.int32)[rows],
     }
 
 

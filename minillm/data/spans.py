@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minillm.data.masking import Part
+
 STREAM = 4 << 128  # counter of the random numbers; other corruptions draw from other counters of the same key
 
 
@@ -51,8 +53,12 @@ def span_lengths(tokens: int, spans: Spans) -> tuple[int, int]:
     return tokens - cut + count + 1, cut + count + 1
 
 
-def corrupt_spans(batch: Mapping, seed: int, step: int, spans: Spans) -> dict[str, np.ndarray]:
+def corrupt_spans(
+    batch: Mapping, seed: int, step: int, spans: Spans, part: Part | None = None
+) -> dict[str, np.ndarray]:
     """tokens [batch, length], and lengths [batch] where rows are padded -> a batch for an encoder-decoder.
+
+    `part`: what `batch` is of a whole one, all of whose rows are full; None: all.
 
     source, source_mask [batch, source length]; tokens, targets, weights [batch, target length]; "removed", 1 where the
     target is a token of the text, not a sentinel or the end; index. Raises: ValueError for a text with a sentinel,
@@ -67,6 +73,9 @@ def corrupt_spans(batch: Mapping, seed: int, step: int, spans: Spans) -> dict[st
     if is_sentinel(tokens, spans).any():
         raise ValueError(f"the text has ids of sentinels: {spans.sentinel - spans.sentinels + 1} ... {spans.sentinel}")
     generator = np.random.Generator(np.random.Philox(key=[seed, step], counter=STREAM))
+    size, part_rows = part or Part(rows, slice(None))
+    for _ in range(part_rows.start or 0):  # the rows before draw first
+        _divide(length, spans, generator)
     source_length, target_length = span_lengths(length, spans)
     source, source_mask = np.zeros((rows, source_length), np.int32), np.zeros((rows, source_length), bool)
     targets, weights = np.zeros((rows, target_length), np.int32), np.zeros((rows, target_length), np.float32)
@@ -84,7 +93,7 @@ def corrupt_spans(batch: Mapping, seed: int, step: int, spans: Spans) -> dict[st
         "targets": targets,
         "weights": weights,
         "removed": removed,
-        "index": np.arange(rows, dtype=np.int32),
+        "index": np.arange(size, dtype=np.int32)[part_rows],
     }
 
 
@@ -107,16 +116,19 @@ def is_sentinel(tokens: np.ndarray, spans: Spans) -> np.ndarray:
 
 def _cut(text: np.ndarray, spans: Spans, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One text -> (source, targets), each with its end token."""
-    cut, count = span_counts(len(text), spans)
     source, targets, start = [], [], 0
-    for number, (keep, lose) in enumerate(
-        zip(_partition(len(text) - cut, count, generator), _partition(cut, count, generator), strict=True)
-    ):
+    for number, (keep, lose) in enumerate(_divide(len(text), spans, generator)):
         sentinel = [spans.sentinel - number]
         source += [text[start : start + keep], sentinel]
         targets += [sentinel, text[start + keep : start + keep + lose]]
         start += keep + lose
     return np.concatenate([*source, text[start:], [spans.end]]), np.concatenate([*targets, [spans.end]])
+
+
+def _divide(tokens: int, spans: Spans, generator: np.random.Generator) -> list[tuple[int, int]]:
+    """(tokens kept, tokens cut out), in turn."""
+    cut, count = span_counts(tokens, spans)
+    return list(zip(_partition(tokens - cut, count, generator), _partition(cut, count, generator), strict=True))
 
 
 def _partition(items: int, parts: int, generator: np.random.Generator) -> np.ndarray:

@@ -35,7 +35,7 @@ class Data(NamedTuple):
     rows: Callable[[int, slice], dict] | None = None  # see `Reading`
 
     def batch_rows(self, step: int, rows: slice) -> dict:
-        """Some rows of a batch. Where noise is drawn for a whole batch at once, the whole is made, then cut."""
+        """Some rows of a batch. Where a row's noise depends on the others' texts (structural) the whole is made, then cut."""
         if self.rows is not None:
             return self.rows(step, rows)
         return {name: leaf[rows] for name, leaf in self.batch(step).items()}

@@ -112,7 +112,7 @@ def make_reading(experiment: Experiment, texts: dict[str, Text], ids: Ids) -> Re
         return _continued(experiment, texts) if experiment.data.packing == "continued" else _causal(experiment, texts)
     if name == "span":
         return _spans(experiment, texts, span_settings(experiment, ids.vocabulary))
-    corrupt = functools.partial(_corrupt, experiment, masking_settings(experiment, ids), ids.starts)
+    corrupt = functools.partial(_corrupt, experiment, ids)
     return (_masked if name == "masked" else _pairs)(experiment, texts, ids, corrupt)
 
 
@@ -196,9 +196,9 @@ def _spans(experiment: Experiment, texts: dict[str, Text], settings: spans.Spans
     train, length = experiment.train, example_length(experiment)
     dataset = batches.make_dataset(_without_bos(texts["train"]), length)
 
-    def batch(step: int) -> dict:
-        whole = batches.batch_at(dataset, train.seed, step, train.batch_size)
-        return spans.corrupt_spans(whole, train.seed, step, settings)
+    def batch(step: int, rows: slice = batches.ALL) -> dict:
+        windows = batches.batch_at(dataset, train.seed, step, train.batch_size, rows)
+        return spans.corrupt_spans(windows, train.seed, step, settings, masking.Part(train.batch_size, rows))
 
     def evaluation(split: str) -> list[dict]:
         found = []
@@ -207,7 +207,7 @@ def _spans(experiment: Experiment, texts: dict[str, Text], settings: spans.Spans
             found.append(made | {name: _only_real(made[name], whole["lengths"]) for name in ("weights", "removed")})
         return found
 
-    return Reading(batch, evaluation)
+    return Reading(batch, evaluation, batch)
 
 
 def _masked(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Callable) -> Reading:
@@ -215,14 +215,15 @@ def _masked(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: C
     train, room = experiment.train, example_length(experiment) - 2
     dataset = batches.make_dataset(_without_bos(texts["train"]), room)
 
-    def batch(step: int) -> dict:
-        return corrupt(_framed(batches.batch_at(dataset, train.seed, step, train.batch_size), ids), train.seed, step)
+    def batch(step: int, rows: slice = batches.ALL) -> dict:
+        framed = _framed(batches.batch_at(dataset, train.seed, step, train.batch_size, rows), ids)
+        return corrupt(framed, train.seed, step, masking.Part(train.batch_size, rows))
 
     def evaluation(split: str) -> list[dict]:
         windows = batches.whole_windows(_without_bos(texts[split]), room, train.batch_size)
         return [corrupt(_framed(whole, ids), EVALUATION, step) for step, whole in enumerate(windows)]
 
-    return Reading(batch, evaluation)
+    return Reading(batch, evaluation, batch)
 
 
 def _pairs(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Callable) -> Reading:
@@ -239,8 +240,9 @@ def _pairs(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Ca
     for split in ("train", "validation"):  # what cannot be read is said before training
         made(split) if split in texts else None
 
-    def batch(step: int) -> dict:
-        return corrupt(pairs.pair_batch_at(made("train"), train.seed, step, train.batch_size), train.seed, step)
+    def batch(step: int, rows: slice = batches.ALL) -> dict:
+        framed = pairs.pair_batch_at(made("train"), train.seed, step, train.batch_size, rows)
+        return corrupt(framed, train.seed, step, masking.Part(train.batch_size, rows))
 
     def evaluation(split: str) -> list[dict]:
         count, found = len(made(split).firsts), []
@@ -251,15 +253,18 @@ def _pairs(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Ca
             found.append(batch | {name: _only_real(leaf, new) for name, leaf in weights.items()})
         return found
 
-    return Reading(batch, evaluation)
+    # how many trigrams the rows before shuffle, and so how often they draw, is known from their texts alone
+    return Reading(batch, evaluation, None if kind == "structural" else batch)
 
 
-def _corrupt(experiment: Experiment, settings: masking.Masking, starts, batch: dict, seed: int, step: int) -> dict:
+def _corrupt(
+    experiment: Experiment, ids: Ids, batch: dict, seed: int, step: int, part: masking.Part | None = None
+) -> dict:
     """Masks, shuffles for the structural objective, and keeps the few places that predict."""
-    section, length = experiment.objective, batch["tokens"].shape[1]
-    words = starts[batch["tokens"]] if section.whole_words else None
+    section, length, settings = experiment.objective, batch["tokens"].shape[1], masking_settings(experiment, ids)
+    words = ids.starts[batch["tokens"]] if section.whole_words else None
     most = int(masking.budget(length, settings.rate))
-    batch = masking.mask_tokens(batch, seed, step, settings, words)
+    batch = masking.mask_tokens(batch, seed, step, settings, words, part)
     if section.name == "structural":
         batch = masking.shuffle_trigrams(batch, seed, step, settings.special, section.shuffle_rate)
         most += 3 * int(masking.budget(length, section.shuffle_rate))
