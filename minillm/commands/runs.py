@@ -1,4 +1,4 @@
-"""Commands about one run or a few: run, branch, describe, sample, predict, eval, compare, verify."""
+"""Commands about one run or a few: run, branch, describe, sample, predict, search, eval, compare, verify."""
 
 import shlex
 import sys
@@ -190,6 +190,24 @@ def _lines(file: Path) -> list[str]:
     if blank := len(lines) - len(texts):
         sys.stderr.write(f"minillm: {file}: {blank} blank {'lines are' if blank > 1 else 'line is'} left out\n")
     return texts
+
+
+@app.command(epilog='Example: `minillm search minilm-bert --file notes.txt --query "Who pays for broken windows?"`')
+def search(
+    model: Annotated[str, typer.Argument(help="A run of a BERT, or a model that `minillm fetch` knows")],
+    file: Annotated[Path, typer.Option(help="A file with a passage per line")],
+    query: Annotated[list[str], typer.Option(help="What is looked for; may be repeated")],
+    method: Annotated[str, typer.Option(help="dense (by meaning), words (BM25), or both, by their ranks")] = "both",
+    top: Annotated[int, typer.Option(min=1, help="How many passages to show")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Find the passages of a file that come nearest to a question."""
+    prepare()
+    from minillm.experiment import display
+    from minillm.experiment import search as searching
+
+    found = searching.search(model, _lines(file), query, method, top)
+    output(found, as_json, lambda: display.passages(found))
 
 
 @app.command(epilog="Example: `minillm adapter runs/tweets-lora tweets.safetensors`")

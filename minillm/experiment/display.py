@@ -146,6 +146,15 @@ def prompts(found: dict) -> None:
     console.print("Of several seeds the interval is that over draws of demonstrations, of one that over texts.")
 
 
+def passages(found: list[dict]) -> None:
+    """Under each query its passages, best first."""
+    for row in found:
+        drawn = Table("score", "passage", title=Text(_start(row["query"])), box=box.SIMPLE)
+        for passage in row["passages"]:
+            drawn.add_row(f"{passage['score']:.3f}", Text(_start(passage["text"])))
+        Console().print(drawn)
+
+
 def _start(text: str, most: int = 200) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
