@@ -25,6 +25,7 @@ from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, has_answers, unread_keys
 from minillm.errors import UserError
 from minillm.models import MODELS
+from minillm.pairs_section import PairsConfig, refuse_pairs
 from minillm.prompt_section import PromptConfig, refuse_prompt
 from minillm.run_section import ForkConfig, TrackingConfig
 from minillm.sections import (
@@ -72,6 +73,7 @@ class Experiment:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     adversarial: AdversarialConfig | None = None  # recipes are absent unless asked for
     prompt: PromptConfig | None = None  # of the objective "pattern"
+    pairs: PairsConfig | None = None  # of sources with pairs of texts; None: its defaults
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
@@ -145,6 +147,7 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     known = data.source in (
         *corpora.FILES,
         *corpora.PACKAGES,
+        *corpora.PAIRED,
         *SYNTHETIC,
         *IMAGES,
     )  # others are refused where they are read
@@ -155,6 +158,7 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     if reads == "text" and objective in LABELLED:
         _refuse_labels(experiment, where)
     refuse_prompt(experiment, where)
+    refuse_pairs(experiment, where)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
     if data.packing != "stream" and experiment.tuning.method == "prompt":

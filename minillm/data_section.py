@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from minillm.data.catalogues import PAIRED
 from minillm.data.packages import ANSWERS, LABELS, TAGGED
 
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
@@ -25,6 +26,7 @@ class DataConfig:
     pair_key: str | None = None  # that of the second sentence, or of the passage that holds the answer to a question
     answer_key: str | None = None  # that of the answer, for the objective span_qa
     start_key: str | None = None  # that of the passage's character that the answer begins with; None: its first place
+    target_key: str | None = None  # that of what is to be written, for sequence_to_sequence
     # the classes in order (tags: the kinds of entities); none, and labels are numbers. Labelled documents are cleaned as
     # such (`data/labels.py`), and every part gets its share of each class
     labels: tuple[str, ...] = ()
@@ -42,6 +44,7 @@ class DataConfig:
     # the model's state carried along
     packing: Literal["stream", "packed", "continued"] = "stream"
     length: int | None = None  # tokens per example; None: the model's context
+    target_length: int | None = None  # tokens of what is to be written; None: as many
     limit: int | None = None  # characters of text to use at most; None: all
     split_seed: int = 0
     symbols: int = 10  # copy and reverse: alphabet
@@ -51,7 +54,7 @@ class DataConfig:
     def __post_init__(self):
         if not 0.0 < self.validation < 1.0 or not 0.0 <= self.test < 1.0 or self.validation + self.test >= 1.0:
             raise ValueError("validation must be in (0, 1), test in [0, 1), and their sum below 1")
-        for name in ("length", "limit", "copy_length"):
+        for name in ("length", "target_length", "limit", "copy_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.shifts < 8:
@@ -78,29 +81,33 @@ class DataConfig:
             raise ValueError("start_key says nothing without answer_key: leave it out")
         if self.source in TABLES and self.labels and self.label_key is None:
             raise ValueError("label_key is missing: which field holds the labels?")
-        names = ("text_key", "label_key", "pair_key", "answer_key", "start_key")
+        names = ("text_key", "label_key", "pair_key", "answer_key", "start_key", "target_key")
         keys = [getattr(self, name) for name in names if getattr(self, name) is not None]
         if len(set(keys)) < len(keys):
             raise ValueError(f"{', '.join(names)} must be different fields, got {', '.join(keys)}")
+        if self.target_key is not None and (is_labelled(self) or self.pair_key is not None):
+            raise ValueError("a record has labels or a target: leave out labels, label_key and pair_key, or target_key")
+        if self.target_length is not None and not is_paired(self):
+            raise ValueError("target_length is for pairs of texts: set target_key, or leave it out")
         given = [name for name in ("validation", "test") if getattr(self, f"{name}_path") is not None]
         for name in given:
-            if not is_labelled(self):
+            if not is_labelled(self) and not is_paired(self):
                 raise ValueError(f"{name}_path is for labelled data: set labels or label_key, or leave it out")
             if getattr(self, name) != getattr(DataConfig, name):
                 raise ValueError(f"{name} says nothing where {name}_path is given: leave it out")
         if self.drop_leaks and not given:
             raise ValueError("drop_leaks says nothing without validation_path or test_path: leave it out")
-        if self.drop_repeated_lines and is_labelled(self):
+        if self.drop_repeated_lines and (is_labelled(self) or is_paired(self)):
             raise ValueError("drop_repeated_lines would change labelled texts: leave it out")
 
 
 TEXT_KEYS = {"path", "text_key", "label_key", "pair_key", "answer_key", "start_key", "labels", "label_separator", "validation_path", "test_path",
              "drop_leaks", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation", "test",
-             "packing", "length", "limit", "split_seed"}  # fmt: skip
+             "packing", "length", "limit", "split_seed", "target_key", "target_length"}  # fmt: skip
 TABLES, LABELLED_FILES = ("jsonl", "csv", "tsv"), ("lines", "conll")
 FILE_SOURCES = ("text", *TABLES, *LABELLED_FILES)
 FILE_KEYS = {"path", "text_key", "separator", "validation_path", "test_path", "drop_leaks"}
-FIELD_KEYS = {"label_key", "pair_key", "answer_key", "start_key"}  # of tables only
+FIELD_KEYS = {"label_key", "pair_key", "answer_key", "start_key", "target_key"}  # of tables only
 SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
 
 
@@ -112,6 +119,11 @@ def is_labelled(data: DataConfig) -> bool:
 def has_answers(data: DataConfig) -> bool:
     """Whether the documents are questions with a passage each, in which their answer stands."""
     return data.answer_key is not None or data.source in ANSWERS
+
+
+def is_paired(data: DataConfig) -> bool:
+    """Whether the documents are pairs of a text and what is to be written for it."""
+    return data.target_key is not None or data.source in PAIRED
 
 
 def unread_keys(data: DataConfig) -> list[str]:

@@ -37,7 +37,7 @@ NEEDS = {
     ),
     "span": Needs(("t5", "transformer"), "has an encoder and a decoder", ("text",), ("loss",), (*LIKELIHOOD, *SPANS)),
     "sequence_to_sequence": Needs(
-        ("t5", "transformer"), "has an encoder and a decoder", SYNTHETIC, ("loss",), LIKELIHOOD
+        ("t5", "transformer"), "has an encoder and a decoder", ("text", *SYNTHETIC), ("loss",), LIKELIHOOD
     ),
     "classify": Needs(
         ("bert", "gpt", "vit"),

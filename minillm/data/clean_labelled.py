@@ -117,16 +117,16 @@ def clean_labelled(
     )  # fmt: skip
 
 
-def find_leaks(parts: dict[str, Sequence[Document]]) -> list[Leak]:
-    """Documents that stand in a later part too, exactly or after `fold`; parts are given from training to test."""
+def find_leaks(parts: dict[str, Sequence[Document]], folding: Key = folded_key) -> list[Leak]:
+    """Documents that stand in a later part too, exactly or after `folding`; parts are given from training to test."""
     found, names = [], list(parts)
     exact = {name: _firsts(parts[name], exact_key) for name in names}
-    folded = {name: _firsts(parts[name], folded_key) for name in names}
+    folded = {name: _firsts(parts[name], folding) for name in names}
     for place, name in enumerate(names):
         for document in parts[name]:
             for other in names[place + 1 :]:
                 twin = exact[other].get(exact_key(document))
-                loose = twin or folded[other].get(folded_key(document))
+                loose = twin or folded[other].get(folding(document))
                 if loose is not None:
                     found.append(Leak(name, document, other, loose, twin is not None))
                     break
@@ -143,7 +143,7 @@ def count_labels(documents: Sequence[Document]) -> dict[str, int | float]:
 
 def describe(document: Document) -> str:
     """A document in one short line: its name, its label and the beginning of its text."""
-    label = "" if document.units is not None else f" [{document.label}]"
+    label = "" if document.units is not None or document.target is not None else f" [{document.label}]"
     return f"{document.name}{label} {' '.join(document.text.split())[:60]}".strip()
 
 

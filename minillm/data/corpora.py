@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from minillm.data.catalogues import PAIRED
 from minillm.data.document import Document
 from minillm.data.files import FILES, Fields
 from minillm.data.packages import LABELS, PACKAGES
 from minillm.errors import UserError
 
-__all__ = ["FILES", "PACKAGES", "Document", "Fields", "read", "read_fields"]
+__all__ = ["FILES", "PACKAGES", "PAIRED", "Document", "Fields", "read", "read_fields"]
 
 TEXT = Fields()
 
@@ -32,8 +33,10 @@ def read_fields(source: str, path: str | None = None, fields: Fields = TEXT) -> 
     if source in PACKAGES:
         documents = [Document(*row) for row in PACKAGES[source]()]
         return [d._replace(label=d.name.partition(LABELS[source])[0]) if source in LABELS else d for d in documents]
+    if source in PAIRED:
+        return [Document(name, text, target=target) for name, text, target in PAIRED[source]()]
     if source not in FILES:
-        known = ", ".join([*FILES, *PACKAGES, "copy"])
+        known = ", ".join([*FILES, *PACKAGES, *PAIRED, "copy"])
         raise UserError(f"unknown source {source!r}", "data.source", f"known sources: {known}")
     if path is None:
         raise UserError(f"the source {source!r} needs a path", "data.path", "name the file to read")

@@ -10,6 +10,7 @@ class Document(NamedTuple):
 
     label: one class, several classes, or a number; with `units` one BIO tag per unit. pair: a second sentence.
     With `start` the text is a question, the pair a passage and the label its answer, which begins there in the passage.
+    target: what is to be written for the text.
     """
 
     name: str
@@ -18,3 +19,4 @@ class Document(NamedTuple):
     pair: str | None = None
     units: tuple[str, ...] | None = None  # what is tagged: characters or words
     start: int | None = None  # a character of the pair
+    target: str | None = None

@@ -67,7 +67,35 @@ ARCHIVES: dict[str, Archive] = {
     "translation": Archive(
         "django", "5.2.19", "wheel", "django-5.2.19-py3-none-any.whl",
         "5965d974a5218a2b68a11dd1276434707f23886525c23f0598eccedaf4f4ca00", 8_319_631,
-        "django/**/locale/zh_Hans/LC_MESSAGES/*.po",
+        "django/**/locale/{zh_Hans,fr}/LC_MESSAGES/*.po",
+    ),
+    "translation-horizon": Archive(
+        "horizon", "27.0.0", "wheel", "horizon-27.0.0-py3-none-any.whl",
+        "8a981dae4fb6626e71553aa185f6e429b0b1efb86b04b0a72c3b18ee04f1f990", 5_297_721,
+        "**/locale/{zh_Hans,fr}/LC_MESSAGES/*.po",
+    ),
+    "translation-jupyterlab-fr": Archive(
+        "jupyterlab-language-pack-fr-FR", "4.5.post3", "wheel", "jupyterlab_language_pack_fr_fr-4.5.post3-py2.py3-none-any.whl",
+        "9f6ce9d4e64b367ff084a2313af29d6ad8a02d1d08000f3e6c53e2856fa9a11f", 222_292, "**/LC_MESSAGES/*.json",
+    ),
+    "translation-jupyterlab-zh": Archive(
+        "jupyterlab-language-pack-zh-CN", "4.5.post3", "wheel", "jupyterlab_language_pack_zh_cn-4.5.post3-py2.py3-none-any.whl",
+        "47cdb0c41c6b066e795c867786c9c29fde527e2bf15aa6b3e9b2bab9929304b5", 224_581, "**/LC_MESSAGES/*.json",
+    ),
+    "translation-sphinx": Archive(
+        "sphinx", "9.0.4", "wheel", "sphinx-9.0.4-py3-none-any.whl",
+        "5bebc595a5e943ea248b99c13814c1c5e10b3ece718976824ffa7959ff95fffb", 3_917_713,
+        "sphinx/locale/{zh_CN,fr}/LC_MESSAGES/*.po",
+    ),
+    "translation-spyder": Archive(
+        "spyder", "6.1.8", "wheel", "spyder-6.1.8-py3-none-any.whl",
+        "4da836742a7138c93392a8a0bd1a5ff40002cf92d217ef0e7bed11b522322f90", 14_481_595,
+        "spyder/locale/{zh_CN,fr}/LC_MESSAGES/*.po",
+    ),
+    "translation-wagtail": Archive(
+        "wagtail", "8.0.1", "wheel", "wagtail-8.0.1-py3-none-any.whl",
+        "1e6ad5c7891a54efce1400e168298b5a2cc343b642cee89c31bf5ec30c98b26c", 9_841_588,
+        "wagtail/**/locale/{zh_Hans,fr}/LC_MESSAGES/*.po",
     ),
     "emoji": Archive(
         "emoji", "2.16.0", "wheel", "emoji-2.16.0-py3-none-any.whl",

@@ -24,6 +24,7 @@ class Fields(NamedTuple):
     pair: str | None = None
     separator: str | None = None
     start: str | None = None  # where in the pair the label begins
+    target: str | None = None  # what is to be written
 
 
 def _text_files(path: Path, fields: Fields) -> Iterator[Document]:
@@ -59,7 +60,8 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[Document]:
         pair = None if fields.pair is None else _json_text(row, fields.pair, "pair_key", where)
         label = None if fields.label is None else _json_label(row, fields.label, where)
         start = None if fields.start is None else _offset(_json_field(row, fields.start, "start_key", where), where)
-        yield Document(f"{path.name}:{number}", text, label, pair, start=start)
+        target = None if fields.target is None else _json_text(row, fields.target, "target_key", where)
+        yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target)
 
 
 def _offset(value: Any, where: str) -> int:
@@ -106,15 +108,17 @@ def _table(delimiter: str) -> Callable[[Path, Fields], Iterator[Document]]:
             "label_key": fields.label,
             "pair_key": fields.pair,
             "start_key": fields.start,
+            "target_key": fields.target,
         }
         columns = {setting: _column(header, key, setting, path) for setting, key in keys.items() if key is not None}
         for number, row in enumerate(body, start=2):
             if len(row) != len(header):
                 message = f"{len(row)} fields, the header has {len(header)}"
                 raise UserError(message, f"{path}, record {number}", "quote fields that contain the delimiter")
-            text, label, pair, start = (row[columns[key]] if key in columns else None for key in keys)
+            text, label, pair, start, target = (row[columns[key]] if key in columns else None for key in keys)
             start = None if start is None else _offset(start, f"{path}, record {number}")
-            yield Document(f"{path.name}:{number}", text, None if label is None else label.strip(), pair, start=start)
+            label = None if label is None else label.strip()
+            yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target)
 
     return read_table
 

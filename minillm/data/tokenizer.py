@@ -87,11 +87,14 @@ class Tokenizer(NamedTuple):
         return self.processor.encode(text, out_type=str)
 
 
-def train(texts: Sequence[str], vocabulary: int, kind: str, *, byte_fallback: bool = True, model_file: Path) -> None:
+def train(
+    texts: Sequence[str], vocabulary: int, kind: str, *, byte_fallback: bool = True, symbols=(), model_file: Path
+) -> None:
     """Trains on the texts and writes `model_file` atomically; the same texts give the same bytes.
 
     Args:
         vocabulary: number of ids, control symbols and the 256 bytes of `byte_fallback` included.
+        symbols: strings that are one piece each, wherever they stand.
         kind: "bpe", "unigram" or "char" (whose vocabulary is smaller where the text has fewer characters).
     Raises: UserError where the vocabulary is larger or smaller than the text allows.
     """
@@ -105,7 +108,7 @@ def train(texts: Sequence[str], vocabulary: int, kind: str, *, byte_fallback: bo
             sentence_iterator=iter(_sentences(texts)), model_writer=model, vocab_size=vocabulary, model_type=kind,
             byte_fallback=byte_fallback, character_coverage=0.9995 if byte_fallback else 1.0,
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-            user_defined_symbols=["\n"], required_chars=SPACE, pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
+            user_defined_symbols=["\n", *symbols], required_chars=SPACE, pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
             num_threads=1, max_sentence_length=4 * LONGEST + 4, minloglevel=2, hard_vocab_limit=True,
         )  # fmt: skip
     except (RuntimeError, OSError) as error:

@@ -89,7 +89,7 @@ def pretraining(experiment: Experiment, where: str = "pretrain") -> Experiment |
         return None
     raw = configs.plain(experiment)
     model = {key: value for key, value in raw["model"].items() if key not in OWN}
-    shared = {name: raw[name] for name in ("data", "tokenizer", "mesh", "base")}
+    shared = {name: raw[name] for name in ("data", "tokenizer", "mesh", "base", "pairs") if name in raw}
     stage = {
         "name": PRETRAIN,
         "model": model,

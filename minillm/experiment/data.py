@@ -11,9 +11,9 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
-from minillm.data_section import DataConfig, is_labelled
+from minillm.data_section import DataConfig, is_labelled, is_paired
 from minillm.errors import UserError
-from minillm.experiment import examples, supervised
+from minillm.experiment import examples, paired, supervised
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.experiment.vocabulary import vocabulary_size
 from minillm.sections import IMAGES, LABELLED, SYNTHETIC
@@ -48,11 +48,13 @@ def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) 
     if experiment.data.source in SYNTHETIC:
         return _synthetic(experiment)
     splits, cleaning = split_documents(experiment)
-    texts = {name: [document.text for document in part] for name, part in splits._asdict().items()}
+    texts = {name: _texts(experiment, part) for name, part in splits._asdict().items()}
     written = {name: [*part, *_passages(getattr(splits, name))] for name, part in texts.items()}
     pieces = pieces or _tokenizer(experiment, written["train"], tokenizer_file)
     if experiment.objective.name in LABELLED:
         return _labelled(experiment, pieces, splits._asdict(), texts, cleaning)
+    if experiment.objective.name == "sequence_to_sequence":
+        return _paired(experiment, pieces, splits._asdict(), texts, cleaning)
     texts = written
     return _text(experiment, pieces, texts, cleaning)
 
@@ -64,13 +66,22 @@ def _passages(documents: Sequence[Document]) -> list[str]:
 
 def split_documents(experiment: Experiment) -> tuple[clean.Splits, dict]:
     """The cleaned documents by use, and the report of what cleaning removed, with the sizes of the parts."""
-    splits, report = _split(experiment.data)
+    section = experiment.data
+    if is_paired(section):
+        splits, report = paired.split_paired_documents(experiment)
+    else:
+        splits, report = split_labelled_documents(section) if is_labelled(section) else _split(section)
     return splits, report | {"split": {name: _size(part) for name, part in splits._asdict().items()}}
 
 
+def _texts(experiment: Experiment, documents: Sequence[Document]) -> list[str]:
+    """The texts, of pairs both sides."""
+    if is_paired(experiment.data):
+        return [text for pair in paired.sides(experiment, documents) for text in pair]
+    return [document.text for document in documents]
+
+
 def _split(section: DataConfig) -> tuple[clean.Splits, dict]:
-    if is_labelled(section):
-        return split_labelled_documents(section)
     documents = corpora.read(section.source, section.path, section.text_key, section.separator)
     if section.limit is not None:
         documents = _limit(documents, section.limit)
@@ -84,8 +95,9 @@ def _tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -
     if not tokenizer_file.exists():
         settings = experiment.tokenizer
         tokenizer.train(
-            texts, settings.vocabulary, settings.kind, byte_fallback=settings.byte_fallback, model_file=tokenizer_file
-        )
+            texts, settings.vocabulary, settings.kind, byte_fallback=settings.byte_fallback,
+            symbols=paired.own_symbols(experiment), model_file=tokenizer_file,
+        )  # fmt: skip
     return tokenizer.load(tokenizer_file)
 
 
@@ -99,6 +111,17 @@ def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict,
     digest = _hash(texts | {"labels": [*map(repr, known)]})
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     evaluation = _refusing_empty(texts, reading.evaluation)
+    return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents, reading.rows)
+
+
+def _paired(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict) -> Data:
+    parts = {name: paired.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
+    paired.refuse_nothing(experiment, parts["train"])
+    reading = paired.paired_reading(experiment, parts)
+    cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}
+    vocabulary = vocabulary_size(experiment, pieces.vocabulary)
+    evaluation = _refusing_empty(texts, reading.evaluation)
+    digest = _hash({name: [side for d in part for side in (d.text, d.target)] for name, part in documents.items()})
     return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents, reading.rows)
 
 

@@ -12,11 +12,13 @@ from jax.sharding import Mesh
 from minillm import sharding
 from minillm.bits import flatten_paths
 from minillm.config import Experiment, MeshConfig
+from minillm.data_section import is_paired
 from minillm.experiment.collectives import Collective, collectives, summarise
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.estimate import Work, estimate
 from minillm.experiment.examples import made_up
 from minillm.experiment.hardware import Hardware
+from minillm.experiment.paired import made_up_pairs
 from minillm.experiment.program import compile_partitioned
 from minillm.experiment.recipes import recipe_gradient
 from minillm.experiment.setup import Setup, abstract_state, make_objective, make_setup, with_own_kernel
@@ -142,7 +144,9 @@ def _gradient_apart(experiment: Experiment, setup: Setup) -> Callable:
 def step_arguments(experiment: Experiment, setup: Setup) -> tuple:
     """(state, frozen, batch, key) of the training step, as shapes, types and shardings."""
     text = experiment.objective.name in LABELLED and experiment.data.source not in IMAGES
-    batch = made_up_rows(experiment) if text else made_up(experiment, vocabulary_size(experiment))
+    paired = experiment.objective.name == "sequence_to_sequence" and is_paired(experiment.data)
+    make = made_up_rows if text else made_up_pairs if paired else None
+    batch = make(experiment) if make else made_up(experiment, vocabulary_size(experiment))
     shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.shardings[2])
     return (*abstract_state(setup), jax.tree.map(shape, batch), jax.eval_shape(lambda: jax.random.key(0)))
 

@@ -116,6 +116,8 @@ def predictions(rows: list[dict]) -> None:
             answer, number = ", ".join(row["labels"]) or "none", ", ".join(f"{sure[k]:.1%}" for k in row["labels"])
         elif "answer" in row:
             answer, number = row["answer"], f"{row['probability']:.1%}"
+        elif "written" in row:
+            answer, number = row["written"], ""
         elif "value" in row:
             answer, number = f"{row['value']:.3f}", ""
         else:
@@ -246,6 +248,8 @@ def lab(found: dict, root: Path) -> None:
         return methods(found, root)
     columns = {"bits_per_character": ("bits/\nchar", 1.0), "accuracy": ("masked\n%", 100.0), "exact": ("exact\n%", 100.0),
                "recovered": ("recov-\nered %", 100.0), "squared_error": ("squared\nerror", 1.0),
+               "bleu": ("BLEU", 1.0), "chrf": ("chrF", 1.0), "rougeL": ("ROUGE-L\n%", 100.0),
+               "exact_match": ("exact\nmatch %", 100.0), "placeholders_kept": ("place-\nholders %", 100.0),
                "probe_trained": ("probe\n%", 100.0), "probe_untrained": ("un-\ntrained %", 100.0)}  # fmt: skip
     columns = {key: column for key, column in columns.items() if any(key in row for row in found["rows"])}
     budget = "" if found["compute"] is None else f"{found['compute']:.1e} FLOPs a run, "

@@ -13,6 +13,7 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data import batches, continued, images, masking, pairs, spans, synthetic, transduction
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
+from minillm.data_section import is_paired
 from minillm.errors import UserError
 from minillm.sections import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
@@ -21,6 +22,7 @@ LEAST = {
     "masked_next_sentence": 5,
     "structural": 5,
     "span": 2,
+    "sequence_to_sequence": 2,
     **dict.fromkeys(LABELLED, 4),
     "span_qa": 8,
 }  # tokens
@@ -74,7 +76,13 @@ def row_lengths(experiment: Experiment) -> tuple[int, int]:
         raise UserError(message, "data.length", "make data.length or model.context larger")
     if name == "span":
         return length, max(spans.span_lengths(length, span_settings(experiment, 10**9)))
-    return length, length
+    return (length, max(pair_lengths(experiment))) if is_paired(experiment.data) else (length, length)
+
+
+def pair_lengths(experiment: Experiment) -> tuple[int, int]:
+    """Tokens of a source and of a target, each with its end."""
+    length = example_length(experiment)
+    return length, experiment.data.target_length or length
 
 
 class Ids(NamedTuple):

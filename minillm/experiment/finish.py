@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from minillm import config as configs
-from minillm.experiment import fill, judging, results, write
+from minillm.experiment import fill, judging, results, write, writing
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
 from minillm.experiment.saved import judged_step, restore, tree_hash
@@ -39,7 +39,10 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
         **costs(job, state),
     }
     samples = []
-    if job.data.documents:
+    if job.data.documents and job.experiment.objective.name == "sequence_to_sequence":
+        found, samples = writing.judge_run(job, job.setup.tuning.attach(state.trainable, frozen), held_out)
+        summary |= found
+    elif job.data.documents:
         summary |= judging.judge_run(job, (state.trainable, frozen), held_out, base)
     else:
         summary["baselines"] = results.baselines(job.experiment, job.data, "validation")

@@ -30,10 +30,10 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
         else:
             found = labels.resolve(documents, section.labels, wheres[name], section.label_separator)
         if name == "train" and section.limit is not None:
-            found = _take(found, section.limit, section.split_seed)
+            found = take(found, section.limit, section.split_seed)
         parts[name], report = clean_labelled.clean_labelled(found, section.normalization, section.drop_duplicates)
         reports[name] = report.to_dict()
-    parts, leaks = _without_leaks(parts, wheres, section.drop_leaks)
+    parts, leaks = without_leaks(parts, wheres, section.drop_leaks)
     splits = _split(parts, section)
     for name in ("validation", "test"):
         for missing, document in labels.unseen(splits.train, getattr(splits, name)):
@@ -58,11 +58,11 @@ def _split(parts: dict[str, list[Document]], section: DataConfig) -> Splits:
     return cut._replace(**{name: part for name, part in parts.items() if name != "train"})
 
 
-def _without_leaks(
-    parts: dict[str, list[Document]], wheres: dict, drop: bool
+def without_leaks(
+    parts: dict[str, list[Document]], wheres: dict, drop: bool, folding: clean_labelled.Key = clean_labelled.folded_key
 ) -> tuple[dict[str, list[Document]], dict]:
     """Parts that share no text, and what was dropped for it. Raises: UserError for leaks that nobody asked to drop."""
-    leaks = clean_labelled.find_leaks(parts)
+    leaks = clean_labelled.find_leaks(parts, folding)
     if leaks and not drop:
         first, exact = leaks[0], sum(leak.exact for leak in leaks)
         message = (
@@ -86,7 +86,7 @@ def _without_leaks(
     return kept, report
 
 
-def _take(documents: Sequence[Document], characters: int, seed: int) -> list[Document]:
+def take(documents: Sequence[Document], characters: int, seed: int) -> list[Document]:
     """Whole documents up to `characters`, at least one: by their hashes, as a file may have its classes in order."""
     ordered = sorted(range(len(documents)), key=lambda place: stratify.order_key(seed, documents[place]))
     size, taken = 0, []

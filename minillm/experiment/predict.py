@@ -12,7 +12,7 @@ from minillm.data.document import Document
 from minillm.data_section import has_answers
 from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
-from minillm.experiment import adapters, judging, supervised
+from minillm.experiment import adapters, judging, supervised, translate
 from minillm.experiment import folder as folders
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
@@ -24,17 +24,20 @@ ROWS = 64  # of them per pass at most
 def predict(
     root: Path, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: Path | None = None
 ) -> list[dict[str, Any]]:
-    """A row per text: its label with probabilities, its labels, its number, its entities, or the answer to it that its pair
-    has; and whether it was cut.
+    """A row per text: its label with probabilities, its labels, its number, its entities, the answer to it that its pair
+    has, or what is written for it; and whether it was cut.
 
     `adapter`: a saved one in place of the run's own (see `experiment/adapters.py`).
     Raises: UserError where the run has not learned from labelled texts, or where there is nothing to read.
     """
     opened, trainable, frozen = adapters.weights(open_run(root), adapter)
     experiment = opened.experiment
+    if experiment.objective.name == "sequence_to_sequence" and pairs is None:
+        return translate.describe(opened, trainable, frozen, texts)
     if experiment.objective.name not in LABELLED or experiment.data.source in IMAGES:
         message = f"a run of the objective {experiment.objective.name!r} on {experiment.data.source} labels no texts"
-        raise UserError(message, str(root), "name a run of classify, multi_label, regression, tag or span_qa")
+        mend = "name a run of classify, multi_label, regression, tag, span_qa or sequence_to_sequence"
+        raise UserError(message, str(root), mend)
     documents = as_documents(opened, texts, pairs)
     data = supervised.make_rows(experiment, opened.tokenizer, documents)
     answers = answer(opened, trainable, frozen, documents, data)

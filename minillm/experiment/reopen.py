@@ -9,7 +9,7 @@ import jax
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import exchange, fill, judging, results, seeds
+from minillm.experiment import exchange, fill, judging, results, seeds, writing
 from minillm.experiment import folder as folders
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
@@ -67,6 +67,11 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
         raise UserError("this run has learned to label texts, not to write them", str(root), "use `minillm predict`")
     state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
+    if experiment.objective.name == "sequence_to_sequence":
+        if not all(settings.prompts):
+            raise UserError("there is nothing to write from", "--prompt", "give a text")
+        written = writing.write(setup, experiment, params, pieces, settings.prompts)
+        return [{"prompt": p, "text": f"\n→ {text}"} for p, text in zip(settings.prompts, written, strict=True)]
     if experiment.objective.name != "causal":
         prompts = settings.prompts if any(settings.prompts) else experiment.sample.prompts
         return fill.fill(experiment, setup, params, pieces, prompts)
@@ -84,8 +89,12 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
     found = results.evaluate(setup, experiment, state.trainable, frozen, data.evaluation(split))
     held_out = results.held_out(found, experiment, data, split)
     if data.documents:
-        documents = data.documents[split]
-        weights = (state.trainable, frozen)
+        documents, weights = data.documents[split], (state.trainable, frozen)
+    if data.documents and experiment.objective.name == "sequence_to_sequence":
+        texts = [document.text for document in documents]
+        written = writing.write(setup, experiment, setup.tuning.attach(*weights), data.tokenizer, texts)
+        held_out |= writing.judge(experiment, documents, written).metrics
+    elif data.documents:
         answers = judging.model_answers(setup, experiment, weights, data.evaluation(split), documents)
         held_out |= judging.judge(experiment, documents, answers).metrics
     return {"step": step, "split": split} | held_out | {NEEDS[experiment.objective.name].unit: found["scored"]}

@@ -4,8 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = {  # key -> (title, format); a table is sorted by the first one that it has, the best row on top
+    "bleu": ("BLEU", ".1f"),
+    "chrf": ("chrF", ".1f"),
+    "rougeL": ("ROUGE-L", ".3f"),
+    "rouge1": ("ROUGE-1", ".3f"),
+    "rouge2": ("ROUGE-2", ".3f"),
     "answer_f1": ("answer F1", ".3f"),
     "exact_match": ("exact match", ".1%"),
+    "placeholders_kept": ("placeholders kept", ".1%"),
     "entity_f1": ("entity F1", ".3f"),
     "macro_f1": ("macro F1", ".3f"),
     "r2": ("R²", ".3f"),
@@ -19,7 +25,8 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "log_loss": ("log loss", ".3f"),
     "calibration_error": ("calibration error", ".3f"),
 }
-HIGHER = ("answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
+WRITTEN = ("bleu", "chrf", "rougeL", "rouge1", "rouge2", "placeholders_kept")
+HIGHER = (*WRITTEN, "answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
 
 
 def choose(

@@ -1,0 +1,24 @@
+"""The [pairs] section of a config: how pairs of texts are read, and how what is written from them is judged."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minillm.data_section import STRICT
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Of sequence_to_sequence on texts; a config without this section has these defaults."""
+
+    __pydantic_config__ = STRICT
+
+    # bleu, chrf and exact matches beside a word table and a memory; or ROUGE beside the source's beginning and a memory
+    judge: Literal["translation", "summary"] = "translation"
+    placeholders: bool = False  # %s, {name}, tags and the like become signs of one token each; see data/placeholders.py
+    longer: Literal["cut", "drop"] = "cut"  # training pairs that do not fit: they lose their ends, or are left out
+    beams: int = 4  # of the search, when a text is written; 1 is greedy
+    alpha: float = 0.6  # of its length penalty
+
+    def __post_init__(self):
+        if self.beams < 1 or self.alpha < 0.0:
+            raise ValueError(f"beams must be at least 1 and alpha not negative, got {self.beams} and {self.alpha}")
