@@ -16,9 +16,13 @@ class PairsConfig:
     judge: Literal["translation", "summary"] = "translation"
     placeholders: bool = False  # %s, {name}, tags and the like become signs of one token each; see data/placeholders.py
     longer: Literal["cut", "drop"] = "cut"  # training pairs that do not fit: they lose their ends, or are left out
+    longest: int | None = None  # characters of a source and of a target; pairs with more are left out of all parts
+    capitals: Literal["keep", "fold"] = "keep"  # fold: "Create" is read as "create", at any place; "URL" stays
     beams: int = 4  # of the search, when a text is written; 1 is greedy
     alpha: float = 0.6  # of its length penalty
 
     def __post_init__(self):
+        if self.longest is not None and self.longest < 1:
+            raise ValueError(f"longest must be at least 1, got {self.longest}")
         if self.beams < 1 or self.alpha < 0.0:
             raise ValueError(f"beams must be at least 1 and alpha not negative, got {self.beams} and {self.alpha}")

@@ -27,6 +27,7 @@ class PairReport:
     characters_after: int
     documents_normalised: int  # their text or target changed under normalisation
     empty_documents: int  # no source or no target
+    long_documents: int  # source or target has more characters than are asked for
     equal_documents: int  # the target is the source: nobody has written it anew
     placeholders_documents: int  # the target has other placeholders than its source
     duplicate_documents: int  # source and target stand before
@@ -46,9 +47,14 @@ def source_key(document: Document) -> str:
 
 
 def clean_pairs(
-    documents: Sequence[Document], normalization: str = "none", drop_duplicates: bool = True, placeholders: bool = False
+    documents: Sequence[Document],
+    normalization: str = "none",
+    *,
+    drop_duplicates: bool = True,
+    placeholders: bool = False,
+    longest: int | None = None,
 ) -> tuple[list[Document], PairReport]:
-    """Normalises; removes pairs that are empty, equal or (where they matter) differ in placeholders; one per source.
+    """Normalises; removes pairs that are empty, too long, equal or (where they matter) differ in placeholders; one per source.
 
     With drop_duplicates = false pairs of one source stay, and a split keeps them together. Raises: UserError where
     nothing is left.
@@ -58,6 +64,7 @@ def clean_pairs(
     changed = sum((a.text, a.target) != (b.text, b.target) for a, b in zip(documents, kept, strict=True))
     gone: dict[str, list[Document]] = defaultdict(list)
     kept, gone["empty"] = _part(kept, [bool(d.text.strip() and d.target.strip()) for d in kept])
+    kept, gone["long"] = _part(kept, [longest is None or max(len(d.text), len(d.target)) <= longest for d in kept])
     kept, gone["equal"] = _part(kept, [fold(d.text) != fold(d.target) for d in kept])
     same = [not placeholders or _same_placeholders(d) for d in kept]
     kept, gone["placeholders"] = _part(kept, same)
@@ -66,7 +73,7 @@ def clean_pairs(
     if not kept:
         raise UserError("no pair of texts is left after cleaning", "data", "use more or other texts")
     gone["damaged"] = [d for d in kept if "\ufffd" in d.text + d.target]
-    names = ("empty", "equal", "placeholders", "duplicate", "duplicate_folded", "other_target", "damaged")
+    names = ("empty", "long", "equal", "placeholders", "duplicate", "duplicate_folded", "other_target", "damaged")
     examples = {name: [describe_pair(d) for d in gone[name][:EXAMPLES]] for name in names if gone[name]}
     counts = {f"{name}_documents": len(gone[name]) for name in names}
     before, after = (sum(len(d.text) + len(d.target or "") for d in part) for part in (documents, kept))

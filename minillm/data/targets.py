@@ -11,7 +11,6 @@ import numpy as np
 from minillm.data.batches import ALL, epoch_order
 from minillm.data.rows import Frame
 
-
 GROUP = 16  # batches whose pairs are sorted by length: fewer leave more padding, more make batches less random
 COLUMNS = 8  # and each width is compiled once
 

@@ -1,6 +1,7 @@
 """Pairs of texts from the source to the batches of sequence_to_sequence: read, cleaned, split, cut into rows."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from minillm.experiment.labelled import take, without_leaks
 from minillm.pairs_section import PairsConfig
 
 USUAL = PairsConfig()
-PARTS = ("train", "validation", "test")
+CAPITAL = re.compile(r"\b[A-ZÀ-ÖØ-Þ](?=[a-zà-öø-ÿ]+\b)")  # of a word that has one, at its beginning
 
 
 def pairs_of(experiment: Experiment) -> PairsConfig:
@@ -33,7 +34,7 @@ def split_paired_documents(experiment: Experiment) -> tuple[Splits, dict]:
 
     A part with a file of its own is that file; the others are shares of `path`.
     """
-    section, hiding = experiment.data, pairs_of(experiment).placeholders
+    section, own = experiment.data, pairs_of(experiment)
     paths = {"train": section.path, "validation": section.validation_path, "test": section.test_path}
     paths = {name: path for name, path in paths.items() if name == "train" or path is not None}
     fields = corpora.Fields(section.text_key, target=section.target_key)
@@ -42,7 +43,10 @@ def split_paired_documents(experiment: Experiment) -> tuple[Splits, dict]:
         found = corpora.read_fields(section.source, path, fields)
         if name == "train" and section.limit is not None:
             found = take(found, section.limit, section.split_seed)
-        parts[name], report = clean_pairs(found, section.normalization, section.drop_duplicates, hiding)
+        parts[name], report = clean_pairs(
+            found, section.normalization, drop_duplicates=section.drop_duplicates,
+            placeholders=own.placeholders, longest=own.longest,
+        )  # fmt: skip
         reports[name] = report.to_dict()
     wheres = {name: labels.place(section.source, path) for name, path in paths.items()}
     parts, leaks = without_leaks(parts, wheres, section.drop_leaks, source_key)
@@ -54,14 +58,19 @@ def split_paired_documents(experiment: Experiment) -> tuple[Splits, dict]:
 
 
 def sides(experiment: Experiment, documents: Sequence[Document]) -> list[tuple[str, str]]:
-    """(source, target) of each pair, with signs for placeholders where the run has them."""
-    if not pairs_of(experiment).placeholders:
-        return [(document.text, document.target) for document in documents]
-    found = []
+    """(source, target) of each pair as the model gets them: with signs for placeholders where the run has them."""
+    hiding, found = pairs_of(experiment).placeholders, []
     for document in documents:
-        source, names = hide(document.text)
-        found.append((source, hide(document.target, names)[0]))
+        names = hide(document.text)[1] if hiding else []
+        found.append((as_read(experiment, document.text), hide(document.target, names)[0]))
     return found
+
+
+def as_read(experiment: Experiment, text: str) -> str:
+    """A source as the model gets it."""
+    section = pairs_of(experiment)
+    text = hide(text)[0] if section.placeholders else text
+    return CAPITAL.sub(lambda word: word[0].lower(), text) if section.capitals == "fold" else text
 
 
 def own_symbols(experiment: Experiment) -> tuple[str, ...]:
@@ -78,9 +87,8 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Sequence[Document]
 
 
 def encode_sources(experiment: Experiment, pieces: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, with signs for placeholders where the run has them, whole and without an end."""
-    hiding = pairs_of(experiment).placeholders
-    return pieces.encode_many([hide(text)[0] if hiding else text for text in texts])
+    """Ids of each text, whole and without an end."""
+    return pieces.encode_many([as_read(experiment, text) for text in texts])
 
 
 def cut_sources(experiment: Experiment, pieces: Any, texts: Sequence[str]) -> list[bool]:
