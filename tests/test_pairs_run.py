@@ -1,0 +1,174 @@
+"""Runs on pairs of texts, as a user would make them: train, write, judge, predict, resume, several devices."""
+
+import contextlib
+import json
+import random
+import signal
+
+import numpy as np
+import pytest
+from tiny_labelled import silent
+
+from minillm.config import load
+from minillm.data.placeholders import find
+from minillm.errors import UserError
+from minillm.experiment import display, reopen
+from minillm.experiment import run as runs
+from minillm.experiment.data import load_data
+from minillm.experiment.predict import predict
+from minillm.experiment.translate import translate
+
+DIGITS = dict(zip("zero one two three four five six seven eight nine".split(), "零一二三四五六七八九", strict=True))
+CONFIG = """
+name = "digits"
+[data]
+source = "jsonl"
+path = "{path}"
+text_key = "en"
+target_key = "zh"
+length = 16
+target_length = 8
+validation = 0.1
+test = 0.1
+[pairs]
+placeholders = true
+longer = "drop"
+capitals = "fold"
+beams = 2
+[tokenizer]
+vocabulary = 340
+[model]
+kind = "{kind}"
+context = 24
+layers = 1
+width = 32
+heads = 2
+[objective]
+name = "sequence_to_sequence"
+[train]
+steps = {steps}
+batch_size = 16
+evaluate_every = {every}
+log_every = 1
+[optimizer]
+learning_rate = 1e-2
+warmup_steps = 10
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Numbers word by word, with a placeholder in some."""
+    root, draw = tmp_path_factory.mktemp("pairs"), random.Random(0)
+    rows = {}
+    while len(rows) < 260:
+        words = [draw.choice([*DIGITS, "%(x)s"]) for _ in range(draw.randint(1, 4))]
+        rows[" ".join(words)] = "".join(DIGITS.get(word, word) for word in words)
+    lines = [json.dumps({"en": source, "zh": target}) for source, target in rows.items()]
+    (root / "pairs.jsonl").write_text("\n".join(lines))
+    return root / "pairs.jsonl"
+
+
+def config(file, *, steps=120, kind="transformer", more=()):
+    path = file.with_name(f"{kind}.toml")
+    path.write_text(CONFIG.format(path=file, kind=kind, steps=steps, every=max(steps // 2, 1)))
+    return load(path, more)
+
+
+@pytest.fixture(scope="module")
+def done(file, tmp_path_factory):
+    root = tmp_path_factory.mktemp("done") / "run"
+    return root, runs.run(config(file), root, False, silent, silent)
+
+
+def test_a_run_is_judged_by_what_it_writes(done):
+    root, summary = done
+    assert summary["judged"] == "test"
+    assert {"nll", "exact", "bleu", "chrf"} <= set(summary["validation"])
+    assert {"word by word", "nearest training text"} == set(summary["baselines"])
+    low, high = summary["intervals"]["chrf"]
+    assert low <= summary["test"]["chrf"] <= high
+    assert set(summary["differences"]["word by word"]) == {"bleu", "chrf"}
+    assert summary["test"]["placeholders_kept"] > 0.5
+    assert summary["baselines"]["word by word"]["exact_match"] > 0.8  # the task is a word table
+    evaluation = json.loads((root / "evaluation.json").read_text())
+    exact = np.mean([row["this model"] == row["reference"] for row in evaluation["written"]])
+    assert exact == pytest.approx(summary["test"]["exact_match"])
+    report = (root / "report.html").read_text()
+    assert "BLEU" in report
+    assert "word by word" in report
+    assert evaluation["written"][0]["reference"] in report
+    assert not [key for key in json.loads((root / "cleaning.json").read_text())["leaks"]]
+
+
+def test_what_was_learned_is_evaluated_predicted_and_sampled_alike(done, capsys):
+    root, summary = done
+    found = reopen.evaluate(root, "test")
+    assert {name: found[name] for name in summary["test"]} == pytest.approx(summary["test"])
+    texts = ["one %(x)s two", "Nine", "one two three four " * 5]
+    rows = predict(root, texts)
+    assert [row["written"] for row in rows] == translate(root, texts)
+    assert [row["cut"] for row in rows] == [False, False, True]
+    assert all(row["placeholders_kept"] == (find(row["text"]) == find(row["written"])) for row in rows)
+    display.predictions(rows)
+    assert rows[1]["written"] in capsys.readouterr().out
+    from minillm.config import SampleConfig
+
+    (sample,) = reopen.sample(root, SampleConfig(prompts=(texts[0],)))
+    assert sample["text"] == f"\n→ {rows[0]['written']}"
+    for bad in ([], [" "]):
+        with pytest.raises(UserError):
+            predict(root, bad)
+
+
+def test_signs_are_pieces_of_their_own_and_no_text_of_a_part_is_in_another(done, file):
+    root, _ = done
+    data = load_data(reopen.open_run(root).experiment, root / "tokenizer.model")
+    signs = {id for id in range(data.vocabulary) if "\ue000" in data.tokenizer.processor.id_to_piece(id)}
+    assert len(signs) == 1
+    parts = [{d.text for d in part} for part in data.documents.values()]
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    whole, part = data.batch(3), data.batch_rows(3, slice(4, 9))
+    assert all((whole[name][4:9] == part[name]).all() for name in whole)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_with_the_same_bits_and_two_devices_give_its_losses(file, tmp_path, monkeypatch):
+    whole = runs.run(config(file, steps=6), tmp_path / "one", False, silent, silent)
+    losses = lambda root: [json.loads(line)["loss"] for line in (root / "metrics.jsonl").read_text().splitlines()
+                           if '"loss"' in line]  # fmt: skip
+    two = config(file, steps=6, more=["mesh.data=2"])
+    runs.run(two, tmp_path / "two", False, silent, silent)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-5)
+    fit = runs.loop.fit
+
+    def stop(train_step, state, frozen, key, plan, progress, hooks):
+        asked = iter([False, False, True, True])
+        return fit(train_step, state, frozen, key, plan, progress, hooks._replace(stopping=lambda: next(asked)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.loop, "fit", stop)
+        patch.setattr(runs, "_signals", lambda: contextlib.nullcontext([signal.SIGTERM]))
+        with pytest.raises(runs.Stopped):
+            runs.run(config(file, steps=6), tmp_path / "again", False, silent, silent)
+    again = runs.run(config(file, steps=6), tmp_path / "again", True, silent, silent)
+    assert again["parameter_hash"] == whole["parameter_hash"]
+
+
+def test_what_does_not_fit_together_is_refused(file, tmp_path):
+    cases = {
+        "data.target_key=nothing": "no field",
+        "data.pair_key=en2": "labels or a target",
+        "pairs.beams=0": "beams",
+        "pairs.judges=1": "judge",
+        "pairs.longest=1": "no pair",
+        "data.target_length=30": "longer",
+        "objective.name=classify": "needs",
+    }
+    for setting, words in cases.items():
+        with pytest.raises(UserError) as refused:
+            runs.run(config(file, more=[setting]), tmp_path / "run", False, silent, silent)
+        assert words in str(refused.value), (setting, refused.value)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="pairs of texts"):
+        config(file, more=["data.source=text", "data.text_key=text"])
