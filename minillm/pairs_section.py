@@ -1,9 +1,11 @@
 """The [pairs] section of a config: how pairs of texts are read, and how what is written from them is judged."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from minillm.data_section import STRICT
+from minillm.data.catalogues import PAIRED
+from minillm.data_section import IMAGES, STRICT, SYNTHETIC, is_paired
+from minillm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,15 @@ class PairsConfig:
             raise ValueError(f"longest must be at least 1, got {self.longest}")
         if self.beams < 1 or self.alpha < 0.0:
             raise ValueError(f"beams must be at least 1 and alpha not negative, got {self.beams} and {self.alpha}")
+
+
+def refuse_pairs(experiment: Any, where: str) -> None:
+    """Raises: UserError where the objective needs pairs of texts and the source has none, or the section says nothing."""
+    data = experiment.data
+    if is_paired(data):
+        return
+    if experiment.objective.name == "sequence_to_sequence" and data.source not in SYNTHETIC + IMAGES:
+        mend = f"set data.target_key, or use one of {', '.join(PAIRED)}"
+        raise UserError("sequence_to_sequence needs pairs of texts", f"{where}: data.source", mend)
+    if experiment.pairs is not None:
+        raise UserError("pairs says nothing to single texts", f"{where}: pairs", "leave it out, or set data.target_key")

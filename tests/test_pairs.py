@@ -12,7 +12,7 @@ from minillm.errors import UserError
 from minillm.evaluation import memory, word_table
 
 FRAME = Frame(begin=2, end=3, pad=0)
-CATALOGUE = r'''
+CATALOGUE = r"""
 msgid ""
 msgstr "Language: zh\n"
 
@@ -42,7 +42,7 @@ msgstr ""
 
 #~ msgid "Old"
 #~ msgstr "旧"
-'''
+"""
 
 
 def test_a_catalogue_gives_what_is_translated_checked_and_in_use():
@@ -75,7 +75,9 @@ def test_placeholders_become_signs_and_come_back(text, names):
 def test_a_target_has_the_signs_of_its_source():
     hidden, names = placeholders.hide("%(a)s before %(b)s")
     assert hidden == f"{placeholders.SIGNS[0]} before {placeholders.SIGNS[1]}"
-    assert placeholders.hide("在%(b)s前%(a)s和%s", names)[0] == f"在{placeholders.SIGNS[1]}前{placeholders.SIGNS[0]}和%s"
+    assert (
+        placeholders.hide("在%(b)s前%(a)s和%s", names)[0] == f"在{placeholders.SIGNS[1]}前{placeholders.SIGNS[0]}和%s"
+    )
     assert placeholders.show(f"x{placeholders.SIGNS[1]}{placeholders.SIGNS[7]}", names) == "x%(b)s"
     assert not placeholders.kept("%s %s", "%s")
     assert not placeholders.kept("%s", "%d")
@@ -177,5 +179,7 @@ def test_a_word_table_finds_the_words_and_drops_what_has_no_counterpart():
 
 
 def test_a_memory_answers_as_the_nearest_text_does():
-    answers = memory.answer_alike(["delete the volume", "create a network"], ["删除卷", "创建网络"], ["Create network", "delete volumes"])
+    answers = memory.answer_alike(
+        ["delete the volume", "create a network"], ["删除卷", "创建网络"], ["Create network", "delete volumes"]
+    )
     assert answers == ["创建网络", "删除卷"]

@@ -18,7 +18,13 @@ from minillm.experiment.data import load_data
 from minillm.experiment.predict import predict
 from minillm.experiment.translate import translate
 
-DIGITS = dict(zip("zero one two three four five six seven eight nine".split(), "零一二三四五六七八九", strict=True))
+DIGITS = dict(
+    zip(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+        "零一二三四五六七八九",
+        strict=True,
+    )
+)
 CONFIG = """
 name = "digits"
 [data]
@@ -170,5 +176,8 @@ def test_what_does_not_fit_together_is_refused(file, tmp_path):
             runs.run(config(file, more=[setting]), tmp_path / "run", False, silent, silent)
         assert words in str(refused.value), (setting, refused.value)
         assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match="pairs of texts"):
-        config(file, more=["data.source=text", "data.text_key=text"])
+    text = CONFIG.format(path=file, kind="t5", steps=1, every=1).replace('target_key = "zh"\n', "")
+    text = text.replace("target_length = 8\n", "")
+    (tmp_path / "single.toml").write_text(text)
+    with pytest.raises(UserError, match="needs pairs of texts"):
+        load(tmp_path / "single.toml")
