@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 # isort: off
-from minillm.commands import runs, labs, exchange, lessons  # noqa: F401  (each registers its commands, listed in this order)
+from minillm.commands import runs, language, labs, exchange, lessons  # noqa: F401  (each registers its commands, listed in this order)
 
 # isort: on
 from minillm.commands.shared import SAID, app, interrupt

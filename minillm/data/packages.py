@@ -5,11 +5,13 @@ labels there. A source whose label is no part of the name yields more fields of 
 """
 
 import csv
+import functools
 import io
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
+from minillm.data import conversations
 from minillm.data.cloze import cloze
 from minillm.data.countries import Question, countries_qa
 from minillm.data.fetch import read_files
@@ -132,25 +134,24 @@ def bbc_cloze() -> Iterable[Question]:
 
 def dialogue() -> Pairs:
     """English and Chinese conversations, one document each, a turn per line."""
-    import yaml
-
-    prefix = "chatterbot_corpus/data/"
-    folders = (f"{prefix}english/", f"{prefix}chinese/")
-    for path, data in read_files("dialogue", lambda p: p.startswith(folders) and p.endswith(".yml")):
-        name = path.removeprefix(prefix).removesuffix(".yml")
-        for number, turns in enumerate(yaml.safe_load(data)["conversations"]):
-            yield f"{name}:{number}", "\n".join(" ".join(str(turn).split()) for turn in turns)
+    for language in ("zh", "en"):
+        folder = conversations.LANGUAGES[language]
+        yield from ((f"{folder}/{name}", "\n".join(turns)) for name, turns in conversations.conversations(language))
 
 
 PACKAGES: dict[str, Callable[[], Pairs | Tagged | Iterable[Question]]] = {
     "python-docs": python_docs, "people-daily-zh": people_daily, "people-daily-ner-zh": people_daily_entities,
     "shakespeare": shakespeare, "reviews-zh": reviews, "tweets-en": tweets, "tweets-en-confident": confident_tweets,
     "bbc-news": bbc_news, "bbc-titles": bbc_titles, "dialogue": dialogue,
+    **{f"dialogue-{language}": functools.partial(conversations.turn_pairs, language) for language in ("en", "zh")},
+    **{f"intents-{language}": functools.partial(conversations.intents, language) for language in ("en", "zh")},
+    "sms-spam": conversations.short_messages,
     "countries-qa": countries_qa, "bbc-cloze": bbc_cloze,
 }  # fmt: skip
 
 LABELS = {  # source -> what ends the label in a document's name
     "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
+    "intents-en": ":", "intents-zh": ":", "sms-spam": ":",
 }  # fmt: skip
 TAGGED = ("people-daily-ner-zh",)  # sources with a tag per unit
 ANSWERS = ("countries-qa", "bbc-cloze")  # sources of questions whose answers stand in a passage

@@ -111,7 +111,7 @@ def predictions(rows: list[dict]) -> None:
     for row in rows:
         sure = row.get("probabilities", {})
         if "label" in row:
-            answer, number = row["label"], f"{sure[row['label']]:.1%}"
+            answer, number = row["label"] or "unsure: to a person", f"{max(sure.values()):.1%}"
         elif "labels" in row:
             answer, number = ", ".join(row["labels"]) or "none", ", ".join(f"{sure[k]:.1%}" for k in row["labels"])
         elif "answer" in row:

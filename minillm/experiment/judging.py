@@ -11,7 +11,7 @@ import numpy as np
 
 from minillm.config import Experiment
 from minillm.data.document import Document
-from minillm.evaluation import classification, entities, intervals, tagging, textual
+from minillm.evaluation import classification, coverage, entities, intervals, tagging, textual
 from minillm.experiment import answering, prompting, supervised
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
@@ -57,6 +57,7 @@ def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict
     if name in ("classify", "pattern"):
         details["confusion"] = classification.confusion(labels, answers.argmax(1), answers.shape[1]).tolist()
         details["reliability"] = classification.reliability(labels, answers)
+        details["coverage"] = coverage.accuracy_at(labels, answers)
     return Verdict(values, bounds, details)
 
 

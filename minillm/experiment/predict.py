@@ -48,6 +48,14 @@ def predict(
     return [describe(opened, document, said) | {"cut": bool(cut)} for document, said, cut in found]
 
 
+def hand_over(rows: list[dict[str, Any]], sure: float) -> list[dict[str, Any]]:
+    """The rows of a classifier without their labels where these have less probability than `sure`. Raises: UserError."""
+    if sure > 0.0 and any("label" not in row for row in rows):
+        raise UserError("this run gives no single class with a probability", "--sure", "leave it out")
+    unsure = lambda row: sure > 0.0 and row["probabilities"][row["label"]] < sure
+    return [row | {"label": None} if unsure(row) else row for row in rows]
+
+
 def as_documents(opened: Opened, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Document]:
     """Texts as the run's data would have them. Raises: UserError for an empty text or a list without any."""
     refuse_surrogates([*texts, *(pairs or ())])

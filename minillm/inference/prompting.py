@@ -107,3 +107,37 @@ def calibrate(scores: np.ndarray, content_free: np.ndarray) -> np.ndarray:
     """
     expected = answers(content_free).mean(-2)
     return answers(np.log(np.maximum(answers(scores), 1e-300)) - np.log(np.maximum(expected, 1e-300)))
+
+
+def score_rows(
+    apply: Callable,
+    logits: Callable,
+    params: Any,
+    rows: Sequence[Ids],
+    starts: Sequence[int],
+    *,
+    pad: int,
+    context: int,
+) -> np.ndarray:
+    """log p of each row's tokens from its `start` on, given those before [rows], of a model that reads from left to right.
+
+    What a whole reply is worth, where each question has candidates of its own. A row longer than the context loses its end.
+    """
+    order, found = sorted(range(len(rows)), key=lambda i: len(rows[i])), {}
+    for first in range(0, len(order), ROWS):
+        numbers = order[first : first + ROWS]
+        batch = pad_rows([rows[i][:context] for i in numbers], pad, ROWS, context)
+        begins = np.ones(ROWS, np.int32)
+        begins[: len(numbers)] = [starts[i] for i in numbers]
+        scores = np.asarray(_rest(params, batch, begins, apply, logits), np.float64)
+        found |= dict(zip(numbers, scores, strict=False))
+    return np.array([found[i] for i in range(len(rows))])
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "logits"))
+def _rest(params, batch, starts, apply, logits):
+    tokens = batch["tokens"]
+    after = _log_softmax(logits(params, apply(params, {"tokens": tokens}).hidden)[:, :-1])
+    picked = jnp.take_along_axis(after, tokens[:, 1:, None], axis=-1)[..., 0]
+    asked = batch["mask"][:, 1:] & (jnp.arange(1, tokens.shape[1]) >= starts[:, None])
+    return jnp.where(asked, picked, 0.0).sum(-1)

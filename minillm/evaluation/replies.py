@@ -1,0 +1,56 @@
+"""What replies are worth: how varied those are that a model writes, and how often it picks the right one of several.
+
+distinct-n    different n-grams / all n-grams of the replies together       Li et al. 2016a, section 5.3
+recall at k   share of questions whose own reply is among the k best of all candidates   Lowe et al. 2015, section 5
+PMI           log p(reply | question) - log p(reply): not the reply that suits every question   Li et al. 2016a, section 3
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from minillm.evaluation.textual import fit_vectors, parts_words
+
+
+def units(texts: Sequence[str]) -> list[list[str]]:
+    """Words between blanks, or characters where none part the words."""
+    words = parts_words(texts)
+    return [text.split() if words else list("".join(text.split())) for text in texts]
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Different n-grams over all n-grams, 0 where there are none."""
+    found = [tuple(row[i : i + n]) for row in units(texts) for i in range(len(row) - n + 1)]
+    return len(set(found)) / max(len(found), 1)
+
+
+def draw_candidates(replies: Sequence[str], others: Sequence[str], count: int, seed: int) -> list[list[str]]:
+    """For each reply itself, first, and `count` - 1 different ones of `others`, drawn by (seed, place)."""
+    found, pool = [], list(dict.fromkeys(others))
+    for place, reply in enumerate(replies):
+        generator = np.random.Generator(np.random.Philox(key=[seed, place]))
+        drawn = [pool[i] for i in generator.permutation(len(pool))[:count] if pool[i] != reply][: count - 1]
+        found.append([reply, *drawn])
+    return found
+
+
+def places(scores: Float[np.ndarray, "questions candidates"]) -> np.ndarray:
+    """The place of the first candidate, the right one, from 1; among equals it comes last, so that scoring nothing wins nothing."""
+    return (scores >= scores[:, :1]).sum(1)
+
+
+def recall_at(scores: Float[np.ndarray, "questions candidates"], depth: int) -> float:
+    """Share of the questions whose first candidate, the right one, is among the `depth` best."""
+    return float((places(scores) <= depth).mean())
+
+
+def tfidf_scores(known: Sequence[str], questions: Sequence[str], candidates: Sequence[Sequence[str]]) -> np.ndarray:
+    """[questions, candidates] cosines of question and candidate, as the known texts weigh their n-grams."""
+    transform, _ = fit_vectors(known)
+    return likeness(transform(questions).toarray(), [transform(row).toarray() for row in candidates])
+
+
+def likeness(questions: np.ndarray, candidates: Sequence[np.ndarray]) -> np.ndarray:
+    """Dot products of each question's vector with those of its own candidates."""
+    return np.stack([vectors @ question for question, vectors in zip(questions, candidates, strict=True)])
