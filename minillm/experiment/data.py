@@ -13,7 +13,7 @@ from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
 from minillm.data_section import DataConfig, is_labelled, is_paired
 from minillm.errors import UserError
-from minillm.experiment import examples, paired, supervised
+from minillm.experiment import augmenting, examples, paired, supervised
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.experiment.vocabulary import vocabulary_size
 from minillm.sections import IMAGES, LABELLED, SYNTHETIC
@@ -52,7 +52,7 @@ def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) 
     written = {name: [*part, *_passages(getattr(splits, name))] for name, part in texts.items()}
     pieces = pieces or _tokenizer(experiment, written["train"], tokenizer_file)
     if experiment.objective.name in LABELLED:
-        return _labelled(experiment, pieces, splits._asdict(), texts, cleaning)
+        return _labelled(experiment, pieces, splits._asdict(), texts, cleaning, tokenizer_file.parent)
     if experiment.objective.name == "sequence_to_sequence":
         return _paired(experiment, pieces, splits._asdict(), texts, cleaning)
     texts = written
@@ -101,11 +101,12 @@ def _tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -
     return tokenizer.load(tokenizer_file)
 
 
-def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict) -> Data:
+def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict, root: Path) -> Data:
     for part in documents.values():
         supervised.refuse_unlabelled(part)
     parts = {name: supervised.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
     reading = supervised.labelled_reading(experiment, parts)
+    reading = augmenting.augmented_reading(experiment, root, pieces, documents["train"], reading)
     cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}
     known = [(d.label, d.pair, *([] if d.start is None else [d.start])) for part in documents.values() for d in part]
     digest = _hash(texts | {"labels": [*map(repr, known)]})

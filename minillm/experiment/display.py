@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from minillm.report.columns import COLUMNS, choose, main_metric
+from minillm.report.columns import ATTACKS, COLUMNS, choose, main_metric
 
 NAMES = {"accuracy": "Accuracy", "exact": "Rows that are right to the end",
          "next_sentence_accuracy": "Accuracy of the sentences' relation",
@@ -82,6 +82,9 @@ def summary(found: dict, root: Path) -> None:
     for name, value in found["validation"].items():
         if name in NAMES and name not in columns and "judged" not in found:
             console.print(f"{NAMES[name]}: {value:.2%}", highlight=False)
+    own = found.get(found.get("judged", ""), {})
+    for name in (name for name in ATTACKS if name in own and name not in columns):
+        console.print(f"Accuracy under {name.partition('_')[2]}: {own[name]:.1%}", highlight=False)
     for name, row in ((name, row) for name, rows in found.get("differences", {}).items() for row in rows.items()):
         console.print(difference(name, *row), highlight=False, markup=False, soft_wrap=True)
     console.print(

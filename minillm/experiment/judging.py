@@ -12,7 +12,7 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data.document import Document
 from minillm.evaluation import classification, coverage, entities, intervals, tagging, textual
-from minillm.experiment import answering, prompting, supervised
+from minillm.experiment import answering, attack, prompting, supervised
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup
@@ -121,6 +121,8 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
 
     answers = {OWN: asked(split)} | baseline_answers(job, split, base) | prompting.shot_answers(job, split, base)
     verdicts = {name: judge(job.experiment, documents, found) for name, found in answers.items()}
+    if job.experiment.attack is not None:
+        verdicts = attacked(job, weights, documents, verdicts)
     own = verdicts[OWN]
     folders.write_json(job.folder.evaluation, {
         "split": split, "labels": list(job.experiment.data.labels),
@@ -174,9 +176,28 @@ def text_baselines(
     experiment: Experiment, train: Documents, validation: Documents, asked: Documents
 ) -> dict[str, np.ndarray]:
     """What says the same of every text, and a linear model on TF-IDF."""
-    parts = [_examples(experiment, part) for part in (train, validation, asked)]
-    fitted = (textual.fit_majority(parts[0], _classes(experiment)), textual.fit_tfidf(*parts[:2], _classes(experiment)))
-    return {baseline.name: baseline.predict(parts[2].texts, parts[2].pairs) for baseline in fitted}
+    examples = _examples(experiment, asked)
+    fitted = fit_texts(experiment, train, validation)
+    return {name: predict(examples.texts, examples.pairs) for name, predict in fitted.items()}
+
+
+def fit_texts(experiment: Experiment, train: Documents, validation: Documents) -> dict[str, textual.Predict]:
+    """What these are once fitted, by name: (texts, pairs) -> answers."""
+    parts, classes = [_examples(experiment, part) for part in (train, validation)], _classes(experiment)
+    fitted = (textual.fit_majority(parts[0], classes), textual.fit_tfidf(*parts, classes))
+    return {baseline.name: baseline.predict for baseline in fitted}
+
+
+def attacked(job: Run, weights: tuple, documents: Documents, verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
+    """The verdicts, with the accuracy that is left under each attack of [attack]."""
+    parts = job.data.documents
+    fitted = fit_texts(job.experiment, parts["train"], parts["validation"]) if job.experiment.baselines.text else {}
+    victim = attack.Victim(job.setup, job.experiment, job.data.tokenizer, weights, job.folder.root)
+    for method, rows in attack.measure(victim, documents, job.data.texts["train"], fitted).items():
+        for who, row in rows.items():
+            verdict, name = verdicts[who or OWN], f"accuracy_{method}"
+            verdict.metrics[name], verdict.intervals[name] = row["value"], [row["low"], row["high"]]
+    return verdicts
 
 
 def _classes(experiment: Experiment) -> int | None:

@@ -29,11 +29,13 @@ from minillm.experiment.describe import step_flops
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
 from minillm.experiment.workers import ONE, Job, Workers, diverged, shares, train_all
+from minillm.report.columns import ATTACKS
 from minillm.report.lab import write_figure
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
            "bleu", "chrf", "rouge1", "rouge2", "rougeL", "placeholders_kept",
-           "answer_f1", "exact_match", "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2")  # fmt: skip
+           "answer_f1", "exact_match", "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2",
+           *ATTACKS)  # fmt: skip
 FITTED = {"orders": [1], "xz": False, "text": False}  # [baselines] where another run fits them on the same text
 MEND_DIVERGED = "lower optimizer.learning_rate or set optimizer.clip_norm, with another --out"
 COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")

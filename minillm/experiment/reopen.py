@@ -9,7 +9,7 @@ import jax
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import exchange, fill, judging, results, seeds, writing
+from minillm.experiment import attack, exchange, fill, judging, results, seeds, writing
 from minillm.experiment import folder as folders
 from minillm.experiment.data import Data, load_data, vocabulary_size
 from minillm.experiment.folder import RunFolder
@@ -78,8 +78,8 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     return results.draw_samples(setup, params, pieces, settings)
 
 
-def evaluate(root: Path, split: str) -> dict[str, Any]:
-    """Metrics of the newest checkpoint on a split."""
+def evaluate(root: Path, split: str, attacked: configs.AttackConfig | None = None) -> dict[str, Any]:
+    """Metrics of the newest checkpoint on a split; the accuracy that is left under attacks, beside the baselines'."""
     if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
     folder, experiment, _, setup = opened = open_run(root)
@@ -97,6 +97,16 @@ def evaluate(root: Path, split: str) -> dict[str, Any]:
     elif data.documents:
         answers = judging.model_answers(setup, experiment, weights, data.evaluation(split), documents)
         held_out |= judging.judge(experiment, documents, answers).metrics
+    if attacked is not None:
+        reads = "text" if data.documents else experiment.data.source
+        attacked.refuse_mismatch(
+            experiment.objective.name, reads, bool(experiment.base.run or experiment.pretrain), str(root)
+        )
+        experiment = dataclasses.replace(experiment, attack=attacked)
+        victim = attack.Victim(setup, experiment, data.tokenizer, weights, root)
+        fitted = judging.fit_texts(experiment, data.documents["train"], data.documents["validation"])
+        for method, rows in attack.measure(victim, documents, data.texts["train"], fitted).items():
+            held_out |= {f"accuracy_{method}{' of ' * bool(who)}{who}": row["value"] for who, row in rows.items()}
     return {"step": step, "split": split} | held_out | {NEEDS[experiment.objective.name].unit: found["scored"]}
 
 

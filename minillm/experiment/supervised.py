@@ -124,7 +124,7 @@ def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dic
     if experiment.objective.name == "pattern":
         return _reader(setup, word_scores)
     head = NEEDS[experiment.objective.name].tasks[0]
-    return _reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))
+    return reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))
 
 
 def extractor(setup: Setup) -> Callable[[Any, Any, list[dict]], np.ndarray]:
@@ -134,10 +134,10 @@ def extractor(setup: Setup) -> Callable[[Any, Any, list[dict]], np.ndarray]:
         hidden, mask = model.apply(params, batch).hidden.astype(jnp.float32), batch["mask"][..., None]
         return (hidden * mask).sum(1) / mask.sum(1)
 
-    return _reader(setup, mean)
+    return reader(setup, mean)
 
 
-def _reader(setup: Setup, read: Callable) -> Callable[[Any, Any, list[dict]], np.ndarray]:
+def reader(setup: Setup, read: Callable) -> Callable[[Any, Any, list[dict]], np.ndarray]:
     """`read(model, params, batch)` over batches, without the rows that only fill the last one."""
     model = setup.tuning.wrap(setup.model)
     compiled = jax.jit(lambda trainable, frozen, batch: read(model, setup.tuning.attach(trainable, frozen), batch))

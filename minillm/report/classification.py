@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.transforms import ScaledTranslation
 
+from minillm.report.columns import ATTACKS, COLUMNS
 from minillm.report.fonts import write_names
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
@@ -27,7 +28,8 @@ METRICS = {  # key -> (title, format)
     "entity_f1": ("entity F1", ".3f"), "macro_precision": ("macro precision", ".3f"),
     "macro_recall": ("macro recall", ".3f"), "macro_f1": ("macro F1", ".3f"), "micro_f1": ("micro F1", ".3f"),
     "r2": ("R²", ".3f"), "squared_error": ("squared error", ".4f"), "pearson": ("Pearson correlation", ".3f"),
-    "spearman": ("Spearman correlation", ".3f"), "log_loss": ("log loss", ".3f"),
+    "spearman": ("Spearman correlation", ".3f"), **{name: COLUMNS[name] for name in ATTACKS},
+    "log_loss": ("log loss", ".3f"),
     "calibration_error": ("calibration error", ".3f"),
 }  # fmt: skip
 

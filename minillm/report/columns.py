@@ -22,9 +22,15 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "squared_error": ("squared error", ".4f"),
     "accuracy": ("accuracy", ".1%"),
     "recovered": ("recovered", ".1%"),
+    "accuracy_fgm": ("accuracy, FGM", ".1%"),
+    "accuracy_pgd": ("accuracy, PGD", ".1%"),
+    "accuracy_swap": ("accuracy, swapped", ".1%"),
+    "accuracy_delete": ("accuracy, deleted", ".1%"),
+    "accuracy_synonyms": ("accuracy, synonyms", ".1%"),
     "log_loss": ("log loss", ".3f"),
     "calibration_error": ("calibration error", ".3f"),
 }
+ATTACKS = tuple(f"accuracy_{method}" for method in ("fgm", "pgd", "swap", "delete", "synonyms"))  # what is left
 WRITTEN = ("bleu", "chrf", "rougeL", "rouge1", "rouge2", "placeholders_kept")
 HIGHER = (*WRITTEN, "answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
 
