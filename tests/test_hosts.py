@@ -236,7 +236,7 @@ def test_as_many_devices_as_shards_or_fewer_give_the_same_bits_in_runs_of_their_
 
 
 BERT = {"kind": "bert", "context": 16, "layers": 1, "width": 16, "heads": 2}
-DOCUMENTS = {"separator": "cat sat."}
+DOCUMENTS = {"separator": "sat.", "validation": 0.4}
 READINGS = {
     "stream": {},
     "packed": {"data": {"packing": "packed"}},
