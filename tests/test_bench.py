@@ -52,6 +52,9 @@ def test_what_is_not_installed_says_how_to_install_it(without_torch, capsys):
     shown = capsys.readouterr().out
     assert "training step" in shown
     assert "not installed: pip install -e '.[parity]'" in shown
+    assert "(bar" not in shown, "bars are for the full size"
+    display.show(without_torch | {"size": "full"})
+    assert "(bar 80%)" in capsys.readouterr().out
 
 
 def test_a_ratio_compares_times_of_the_same_round():

@@ -22,7 +22,7 @@ def show(found: dict[str, Any]) -> None:
         if row["case"] != last:
             table.add_row(f"[bold]{row['case']}[/bold]")
             last = row["case"]
-        table.add_row(f"  {row['side']}", *_numbers(row))
+        table.add_row(f"  {row['side']}", *_numbers(row, found["size"] == "full"))
     console = Console()
     console.print(table)
     for name, fact in _facts(found).items():
@@ -55,16 +55,16 @@ def show_kernels(found: dict[str, Any]) -> None:
         console.print(f"step, {name:8} {speed}", highlight=False)
 
 
-def _numbers(row: dict[str, Any]) -> list[str]:
+def _numbers(row: dict[str, Any], bars: bool) -> list[str]:
     if "missing" in row:
         return ["not installed"]
     times = [_time(row[name]) for name in ("seconds", "fastest", "first_seconds")]
     ratio = f"{row['ratio']:.2f}x" if "ratio" in row else ""
-    bar = f"{row['bar']:.1f}x" if "bar" in row else ""
-    return [*times, ratio, bar]
+    return [*times, ratio, f"{row['bar']:.1f}x" if bars and "bar" in row else ""]
 
 
 def _facts(found: dict[str, Any]) -> dict[str, str]:
+    bar = lambda text: f" (bar {text})" if found["size"] == "full" else ""  # bars are for that size
     share = found["step_share_of_matmul_limit"]
     memory = ", ".join(f"{side} {size / 1e6:,.0f} MB" for side, size in found["step_peak_memory_bytes"].items())
     start = found["start_up"]
@@ -72,20 +72,21 @@ def _facts(found: dict[str, Any]) -> dict[str, str]:
     return missing | {
         "machine": ", ".join(f"{name} {value}" for name, value in found["machine"].items()),
         "matmul limit, float32": f"{found['matmul_flops_per_second'] / 1e9:,.1f} GFLOP/s, the best of this run",
-        "the step's share of it": f"{share:.0%} of it ({found['step_flops'] / 1e9:,.1f} GFLOP; bar 80%)",
+        "the step's share of it": f"{share:.0%} of it ({found['step_flops'] / 1e9:,.1f} GFLOP){bar('80%')}",
         "its products alone": f"{_time(found['products_seconds'])}, {found['products_share_of_matmul_limit']:.0%} of the limit: "
         "what their shapes allow",
         "reading weights from memory": f"{found['read_bytes_per_second'] / 1e9:,.1f} GB/s: generation at batch 1 takes "
         f"{_time(found['generation_seconds_at_bandwidth'])} at least",
         "peak memory after the steps": memory,
-        "host work between steps": f"{found['host_share_of_step']:.2%} of a step (bar 2%)",
+        "host work between steps": f"{found['host_share_of_step']:.2%} of a step{bar('2%')}",
         "start-up (minillm --help)": f"{_time(start['help_seconds'])}, {start['help_peak_memory_bytes'] / 1e6:,.0f} MB",
     } | {
-        f"first loss line, {name}": f"{_time(seconds)} (bar {FIRST_LINE[name]:.0f} s)"
+        f"first loss line, {name}": f"{_time(seconds)}{bar(f'{FIRST_LINE[name]:.0f} s')}"
         for name, seconds in found["first_loss"].items()
     } | {
-        f"step with {NAMES[kind]}": f"{_time(row['seconds'])}: {row['share_of_full_step']:.2f} of the full step (bar "
-        f"{row['bar']:.2f}), its optimizer {row['optimizer_share']:.1%} of the full one's memory (bar 5%)"
+        f"step with {NAMES[kind]}": f"{_time(row['seconds'])}: {row['share_of_full_step']:.2f} of the full step"
+        f"{bar(format(row['bar'], '.2f'))}, its optimizer {row['optimizer_share']:.1%} of the full one's memory"
+        f"{bar('5%')}"
         for kind, row in found["lora"].items()
     }  # fmt: skip
 
