@@ -7,16 +7,14 @@ function sees this config: each gets only its own part.
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import pydantic
 import tomli_w
 
 from minillm.adversarial_section import AdversarialConfig, AttackConfig, refuse_robust
@@ -25,6 +23,7 @@ from minillm.data import corpora
 from minillm.data.packages import TAGGED
 from minillm.data_section import DataConfig, has_answers, unread_keys
 from minillm.errors import UserError
+from minillm.few_section import AnnotationConfig, ConsistencyConfig, ContrastiveConfig, PseudoConfig, refuse_few
 from minillm.models import MODELS
 from minillm.pairs_section import PairsConfig, refuse_pairs
 from minillm.prompt_section import PromptConfig, refuse_prompt
@@ -47,6 +46,7 @@ from minillm.sections import (
     TuningConfig,
     tasks_of,
 )
+from minillm.strict import validate as validate  # beside the others for who asks
 from minillm.training.optimizer import OptimizerConfig
 
 DIGITS = {"image": (8, 8), "channels": 1, "shape": (8, 8, 1), "labels": 10}  # what a model of them must be told
@@ -77,6 +77,10 @@ class Experiment:
     pairs: PairsConfig | None = None  # of sources with pairs of texts; None: its defaults
     attack: AttackConfig | None = None
     augment: AugmentConfig | None = None
+    annotation: AnnotationConfig | None = None
+    pseudo: PseudoConfig | None = None
+    consistency: ConsistencyConfig | None = None
+    contrastive: ContrastiveConfig | None = None
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
 
     def __post_init__(self):
@@ -85,7 +89,8 @@ class Experiment:
         if self.pretrain and "objective" not in self.pretrain:
             raise ValueError('pretrain needs an objective, such as { name = "masked" }')
         if unknown := sorted(
-            set(self.pretrain) - {"objective", "optimizer", "train", "data", "tuning", "model", "baselines"}
+            set(self.pretrain)
+            - {"objective", "optimizer", "train", "data", "tuning", "model", "baselines", "contrastive"}
         ):
             raise ValueError(f"pretrain has no section {unknown[0]!r}")
 
@@ -133,8 +138,9 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
     data = dataclasses.replace(found.data, **{key: absolute(path) for key, path in paths.items()})
     fork = dataclasses.replace(found.fork, run=absolute(found.fork.run))
     augment, attack = (located(section) for section in (found.augment, found.attack))
+    pseudo = found.pseudo and dataclasses.replace(found.pseudo, run=absolute(found.pseudo.run))
     refuse_mismatch(found, where)
-    found = dataclasses.replace(found, data=data, fork=fork, augment=augment, attack=attack)
+    found = dataclasses.replace(found, data=data, fork=fork, augment=augment, attack=attack, pseudo=pseudo)
     return dataclasses.replace(found, model=_resolve_model(found, where))
 
 
@@ -164,6 +170,7 @@ def refuse_mismatch(experiment: Experiment, where: str) -> None:
         _refuse_labels(experiment, where)
     refuse_prompt(experiment, where)
     refuse_pairs(experiment, where)
+    refuse_few(experiment, where)
     if data.packing != "stream" and objective != "causal":
         raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
     if data.packing != "stream" and experiment.tuning.method == "prompt":
@@ -268,34 +275,6 @@ def override(raw: dict, setting: str) -> None:
         if not isinstance(raw, dict):
             raise UserError(f"{section} is a value, not a section", f"--set {setting}", "name section.key")
     raw[sections[-1]] = value
-
-
-def validate(kind: type, raw: dict, where: str, prefix: str = "", unknown: str = "unknown key") -> Any:
-    """raw -> an instance of the dataclass `kind`; a pydantic error becomes one line that names file and key."""
-    try:  # through JSON, where strict types still let an array be a tuple
-        return pydantic.TypeAdapter(kind).validate_json(json.dumps(raw, default=str))
-    except pydantic.ValidationError as failure:
-        errors = failure.errors(include_url=False)  # a name misspelt is also a name missing: say the former
-        error = min(errors, key=lambda found: found["type"] != "unexpected_keyword_argument")
-        key = ".".join([prefix, *map(str, error["loc"])] if prefix else map(str, error["loc"]))
-        message, mend = error["msg"].removeprefix("Value error, "), "mend that key in the config"
-        if error["type"] == "unexpected_keyword_argument":
-            known = [name for name in _known_keys(kind, error["loc"]) if name != "vocabulary" or not prefix]
-            close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-            message = unknown
-            mend = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-        elif error["type"] in ("missing", "missing_argument"):
-            message, mend = "this key is missing", "add it to the config"
-        elif error["type"] != "value_error":
-            message = f"{message.replace('Input should be', 'it should be')}, got {error['input']!r}"
-        raise UserError(message, f"{where}: {key}" if key else where, mend) from None
-
-
-def _known_keys(kind: type, location: Sequence) -> list[str]:
-    for name in location[:-1]:
-        kind = {f.name: f.type for f in dataclasses.fields(kind)}[name]
-        kind = next((part for part in get_args(kind) if dataclasses.is_dataclass(part)), kind)  # a section or None
-    return [f.name for f in dataclasses.fields(kind) if f.init]
 
 
 def to_dict(config: Any) -> dict:

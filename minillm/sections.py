@@ -65,6 +65,7 @@ NEEDS = {
     "span_qa": Needs(
         ("bert",), "has a head for spans", ("text",), ("loss",), ("answer_length",), ("span",), unit="examples"
     ),
+    "simcse": Needs(("bert",), "reads both ways", ("text",), ("loss",), (), unit="examples"),
     "masked_patches": Needs(
         ("vit",),
         "reads images",
@@ -116,7 +117,7 @@ class ObjectiveConfig:
 
     name: Literal[
         "causal", "masked", "masked_next_sentence", "structural", "span", "sequence_to_sequence",
-        "classify", "pattern", "multi_label", "regression", "tag", "span_qa", "masked_patches", "denoising",
+        "classify", "pattern", "multi_label", "regression", "tag", "span_qa", "simcse", "masked_patches", "denoising",
     ] = "causal"  # fmt: skip
     coefficients: dict[str, float] = field(default_factory=dict)  # term -> factor; a term that is not named counts once
     label_smoothing: float = 0.0

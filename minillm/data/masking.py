@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 # each kind of noise has a stream of its own
-STREAMS = {"mask": 1, "shuffle": 2, "pairs": 3, "shift": 4, "pixels": 5, "patches": 6}
+STREAMS = {"mask": 1, "shuffle": 2, "pairs": 3, "shift": 4, "pixels": 5, "patches": 6, "views": 23}
 SHUFFLES = np.array([[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])  # all orders of three but the right one
 WEIGHTS = ("weights", "order_weights")
 

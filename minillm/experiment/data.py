@@ -13,7 +13,9 @@ from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
 from minillm.data_section import DataConfig, is_labelled, is_paired
 from minillm.errors import UserError
-from minillm.experiment import augmenting, examples, paired, supervised
+from minillm.experiment import augmenting, examples, few, paired, supervised, teacher
+from minillm.experiment.annotation import annotate
+from minillm.experiment.folder import RunFolder
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.experiment.vocabulary import vocabulary_size
 from minillm.sections import IMAGES, LABELLED, SYNTHETIC
@@ -104,15 +106,36 @@ def _tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -
 def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict, root: Path) -> Data:
     for part in documents.values():
         supervised.refuse_unlabelled(part)
+    annotated = annotate(experiment, documents["train"])
+    documents = documents | {"train": annotated.labelled}
     parts = {name: supervised.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
-    reading = supervised.labelled_reading(experiment, parts)
+    more, learned, reports = _unlabelled(experiment, pieces, annotated.unlabelled, root)
+    reading = supervised.labelled_reading(experiment, parts | more, supervised.frame_ids(pieces))
     reading = augmenting.augmented_reading(experiment, root, pieces, documents["train"], reading)
     cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}
+    cleaning |= ({"annotation": annotated.report} if annotated.report else {}) | reports
     known = [(d.label, d.pair, *([] if d.start is None else [d.start])) for part in documents.values() for d in part]
-    digest = _hash(texts | {"labels": [*map(repr, known)]})
+    digest = _hash(texts | {"labels": [*map(repr, known)]} | learned)
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     evaluation = _refusing_empty(texts, reading.evaluation)
     return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents, reading.rows)
+
+
+def _unlabelled(
+    experiment: Experiment, pieces: Any, documents: Sequence[Document], root: Path
+) -> tuple[dict, dict[str, list[str]], dict]:
+    """Rows of training texts without labels, by use; what the run's hash must know of them; what is reported."""
+    parts, learned, reports = {}, {}, {}
+    blank = [document._replace(label=None) for document in documents]
+    if few.reads_unlabelled(experiment):
+        parts["unlabelled"] = supervised.make_rows(experiment, pieces, blank)
+    if few.learns_pseudo(experiment):
+        answers, digest = teacher.read(experiment, RunFolder(root), blank)
+        sure, labels, report = teacher.choose(experiment, answers, [document.label for document in documents])
+        chosen = [document for document, own in zip(blank, sure, strict=True) if own]
+        parts["pseudo"] = supervised.make_rows(experiment, pieces, chosen)._replace(labels=labels)
+        learned, reports = {"pseudo": [digest]}, {"pseudo": report}
+    return parts, learned, reports
 
 
 def _paired(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict) -> Data:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from minillm.experiment.display_labels import labels
 from minillm.report.columns import ATTACKS, COLUMNS, choose, main_metric
 
 NAMES = {"accuracy": "Accuracy", "exact": "Rows that are right to the end",
@@ -247,6 +248,8 @@ def lab(found: dict, root: Path) -> None:
     for row in found.get("diverged", ()):
         seeds = ", ".join(map(str, row["seeds"]))
         print(f"{row['member']} has diverged with seed {seeds}, and is left out")
+    if any("labels" in row for row in found["rows"]):
+        return labels(found, root)
     if any("method" in row for row in found["rows"]):
         return methods(found, root)
     columns = {"bits_per_character": ("bits/\nchar", 1.0), "accuracy": ("masked\n%", 100.0), "exact": ("exact\n%", 100.0),

@@ -11,21 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import batches, continued, images, masking, pairs, spans, synthetic, transduction
+from minillm.data import batches, continued, images, masking, pairs, rows, spans, synthetic, transduction
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.data_section import is_paired
 from minillm.errors import UserError
 from minillm.sections import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
-LEAST = {
-    "masked": 3,
-    "masked_next_sentence": 5,
-    "structural": 5,
-    "span": 2,
-    "sequence_to_sequence": 2,
-    **dict.fromkeys(LABELLED, 4),
-    "span_qa": 8,
-}  # tokens
+LEAST = {"masked": 3, "simcse": 3, "masked_next_sentence": 5, "structural": 5, "span": 2, "sequence_to_sequence": 2,
+         **dict.fromkeys(LABELLED, 4), "span_qa": 8}  # tokens  # fmt: skip
 EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
 
@@ -53,7 +46,7 @@ def extra_ids(experiment: Experiment) -> int:
     if name == "span":
         return span_settings(experiment, 10**9).sentinels
     learns = name in LABELLED and experiment.model.get("kind", "gpt") not in LEFT_TO_RIGHT
-    return 1 if learns or name in ("masked", "masked_next_sentence", "structural") else 0
+    return 1 if learns or name in ("masked", "masked_next_sentence", "structural", "simcse") else 0
 
 
 def example_length(experiment: Experiment) -> int:
@@ -120,6 +113,8 @@ def make_reading(experiment: Experiment, texts: dict[str, Text], ids: Ids) -> Re
         return _continued(experiment, texts) if experiment.data.packing == "continued" else _causal(experiment, texts)
     if name == "span":
         return _spans(experiment, texts, span_settings(experiment, ids.vocabulary))
+    if name == "simcse":
+        return _single_texts(experiment, texts, rows.Frame(ids.bos, ids.eos, ids.pad))
     corrupt = functools.partial(_corrupt, experiment, ids)
     return (_masked if name == "masked" else _pairs)(experiment, texts, ids, corrupt)
 
@@ -215,6 +210,22 @@ def _spans(experiment: Experiment, texts: dict[str, Text], settings: spans.Spans
             found.append(made | {name: _only_real(made[name], whole["lengths"]) for name in ("weights", "removed")})
         return found
 
+    return Reading(batch, evaluation, batch)
+
+
+def _single_texts(experiment: Experiment, texts: dict[str, Text], frame: rows.Frame) -> Reading:
+    """A row per document, for objectives that compare texts."""
+    train, length = experiment.train, example_length(experiment)
+
+    @functools.cache
+    def made(split: str) -> rows.RowDataset:
+        ids = [document[1:-1] for document in texts[split].documents]
+        return rows.text_rows(ids, None, np.zeros(len(ids), np.int32), length, frame)
+
+    def batch(step: int, some: slice = batches.ALL) -> dict:
+        return rows.row_batch_at(made("train"), train.seed, step, train.batch_size, some)
+
+    evaluation = lambda split: list(rows.row_evaluation_batches(made(split), train.batch_size))
     return Reading(batch, evaluation, batch)
 
 

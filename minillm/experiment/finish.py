@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from minillm import config as configs
-from minillm.experiment import fill, judging, results, write, writing
+from minillm.experiment import fill, judging, results, similarity, write, writing
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
 from minillm.experiment.saved import judged_step, restore, tree_hash
@@ -36,6 +36,7 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
         "best_step": progress.best_step,
         "parameter_hash": tree_hash(state.trainable),
         **({"bad_steps": [Mended(*bad)._asdict() for bad in progress.mended]} if progress.mended else {}),
+        **{name: job.data.cleaning[name] for name in ("annotation", "pseudo") if name in job.data.cleaning},
         **costs(job, state),
     }
     samples = []
@@ -45,8 +46,13 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
     elif job.data.documents:
         summary |= judging.judge_run(job, (state.trainable, frozen), held_out, base)
     else:
-        summary["baselines"] = results.baselines(job.experiment, job.data, "validation")
-        if job.data.tokenizer is not None:
+        compares = job.experiment.objective.name == "simcse"
+        if compares:
+            found, summary["baselines"] = similarity.judge_similarity(job, (state.trainable, frozen), base)
+            summary["validation"] |= found
+        else:
+            summary["baselines"] = results.baselines(job.experiment, job.data, "validation")
+        if job.data.tokenizer is not None and not compares:
             samples = _samples(job, job.setup.tuning.attach(state.trainable, frozen))
     write.write_results(job.folder, job.experiment, job.setup, samples, summary)
     return summary
@@ -65,7 +71,7 @@ def costs(job: Run, state: State) -> dict[str, Any]:
 
 def check_prompts(job: Run) -> None:
     """What cannot be sampled is said before training. Raises: UserError."""
-    if job.data.tokenizer is None or job.data.documents:
+    if job.data.tokenizer is None or job.data.documents or job.experiment.objective.name == "simcse":
         return
     prompts, context = job.experiment.sample.prompts, job.setup.config.context
     if job.experiment.objective.name == "causal":

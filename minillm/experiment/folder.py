@@ -56,6 +56,7 @@ class RunFolder(NamedTuple):
     evaluation = property(lambda self: self.root / "evaluation.json")
     tensorboard = property(lambda self: self.root / "tensorboard")
     tracking = property(lambda self: self.root / "wandb.json")
+    pseudo = property(lambda self: self.root / "pseudo.json")
     branch = property(lambda self: self.root / "branch.png")
     classes = property(lambda self: self.root / "classes.png")
     report = property(lambda self: self.root / "report.html")

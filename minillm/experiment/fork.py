@@ -42,6 +42,8 @@ FIXED = {
     "objective.name": "the trunk has the heads of its own objective",
     "optimizer.name": "what one optimizer remembers says nothing to another",
     "base.": "it comes before the fork",
+    "annotation.": "it decides which texts have labels",
+    "pseudo.": "the trunk's teacher has spoken already",
     "pretrain": "it comes before the fork",
 }
 MAY_CHANGE = ("model.dropout", "model.dtype", "model.remat", "model.scan", "data.path", "data.length", "data.shifts",

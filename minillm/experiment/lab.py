@@ -26,13 +26,15 @@ from minillm.experiment import draws
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
+from minillm.experiment.labels_bought import bought, from_first
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
+from minillm.experiment.waves import refuse_teachers, teacher_of, waves
 from minillm.experiment.workers import ONE, Job, Workers, diverged, shares, train_all
 from minillm.report.columns import ATTACKS
 from minillm.report.lab import write_figure
 
-METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error",
+METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error", "nearest",
            "bleu", "chrf", "rouge1", "rouge2", "rougeL", "placeholders_kept",
            "answer_f1", "exact_match", "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2",
            *ATTACKS)  # fmt: skip
@@ -114,7 +116,9 @@ def run_lab(
     _train_bases(lab, root, say, workers)
     everything = plan(lab, root, say)
     jobs = [job for job in everything if job.member in chosen]
-    train_all([job for job in jobs if not (diverged(job) or (job.run / "summary.json").exists())], workers, say)
+    to_do = [job for job in jobs if not (diverged(job) or (job.run / "summary.json").exists())]
+    for wave in waves(to_do, lab.sections()):
+        train_all(wave, workers, say)
     lost = [job for job in everything if diverged(job)]
     for number, job in enumerate(jobs, start=1):
         if lab.probe and job not in lost and not (job.run / "probe.json").exists():
@@ -154,9 +158,9 @@ def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
         for seed, sections in zip(lab.seeds, located, strict=True):
             name = f"{member}-{seed}"
             made = merge(sections, {"name": name, "train": (_pace(steps) if lab.compute else {}) | {"seed": seed}})
-            if _question(experiment) in judged and "baselines" not in sections:
+            if (question := _question(experiment, seed)) in judged and "baselines" not in sections:
                 made["baselines"] = FITTED
-            judged.add(_question(experiment))
+            judged.add(question)
             bases.check(made, f"members.{member}")
             texts[Job(member, seed, root / "configs" / f"{name}.toml", root / "runs" / name)] = tomli_w.dumps(made)
     if lab.probe:
@@ -172,6 +176,7 @@ def _refuse_early(lab: Lab) -> None:
     """
     for member, sections in lab.sections().items():
         run, where, found = sections.get("base", {}).get("run", ""), f"members.{member}", sections
+        refuse_teachers(lab.sections(), member)
         if run.startswith("@"):
             name = run[1:].replace("{seed}", str(lab.seeds[0]))
             if name not in lab.bases:
@@ -188,16 +193,20 @@ def _refuse_early(lab: Lab) -> None:
 
 
 def _locate(sections: dict[str, Any], root: Path, seed: int) -> dict[str, Any]:
-    """The sections with a base's name, "@NAME" or "@NAME-{seed}", as the folder of its run."""
-    name = sections.get("base", {}).get("run", "")
-    if not name.startswith("@"):
-        return sections
-    return merge(sections, {"base": {"run": str(root / "bases" / name[1:].replace("{seed}", str(seed)))}})
+    """The sections with a base's name, "@NAME" or "@NAME-{seed}", and a teacher's, "@MEMBER", as the folders of their runs.
+
+    A student and its teacher have the same seed.
+    """
+    name, teacher = sections.get("base", {}).get("run", ""), teacher_of(sections)
+    if name.startswith("@"):
+        sections = merge(sections, {"base": {"run": str(root / "bases" / name[1:].replace("{seed}", str(seed)))}})
+    return merge(sections, {"pseudo": {"run": str(root / "runs" / f"{teacher}-{seed}")}}) if teacher else sections
 
 
-def _question(experiment: configs.Experiment) -> tuple:
-    """What a baseline answers: the same for all members with the same objective on the same data."""
-    return experiment.objective.name, experiment.data
+def _question(experiment: configs.Experiment, seed: int) -> tuple:
+    """What a baseline answers: the same for all members with the same objective on the same data and labels."""
+    bought = experiment.annotation and (experiment.annotation, seed if experiment.annotation.seed is None else None)
+    return experiment.objective.name, experiment.data, bought
 
 
 def _write_configs(texts: dict[Job, str]) -> None:
@@ -246,12 +255,14 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job]
         judged = summaries[0].get("judged", "validation")
         for name, found in summaries[0]["baselines"].items() if part in ("judged", judged) else ():
             baselines.setdefault(row.get("task", row["objective"]), {}).setdefault(name, found)
+        row |= bought(summaries)
         rows += [row] if member not in apart else []
     for key in ("data_sha256", "tokenizer_sha256") if lab.compute is not None else ():
         if len({row[key] for row in rows}) > 1:
             raise UserError(f"the members differ in their {key}", lab.name, "share data and tokenizer")
     diverged_rows = [{"member": member, "seeds": seeds} for member, seeds in apart.items()]
-    return {"name": lab.name, "compute": lab.compute, "rows": rows, "diverged": diverged_rows, "baselines": baselines}
+    table = {"name": lab.name, "compute": lab.compute, "rows": rows, "diverged": diverged_rows, "baselines": baselines}
+    return table | {"differences": from_first(rows)}
 
 
 def _row(member: str, runs: list[Job], summaries: list[dict], part: str) -> dict[str, Any]:

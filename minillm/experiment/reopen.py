@@ -65,6 +65,8 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
         raise UserError(f"{experiment.data.source} has no text to sample", str(root), "use `minillm eval`")
     if experiment.objective.name in LABELLED:
         raise UserError("this run has learned to label texts, not to write them", str(root), "use `minillm predict`")
+    if experiment.objective.name == "simcse":
+        raise UserError("this run has learned to compare texts, not to write them", str(root), "use `minillm eval`")
     state, frozen, _ = restore(folder, setup, judged_step(folder))
     params = setup.tuning.attach(state.trainable, frozen)
     if experiment.objective.name == "sequence_to_sequence":

@@ -19,9 +19,10 @@ from minillm import hosts
 from minillm.bits import host_array
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import exchange, tracking
+from minillm.experiment import exchange, teacher, tracking
 from minillm.experiment import folder as folders
 from minillm.experiment import fork as forks
+from minillm.experiment.annotation import describe
 from minillm.experiment.data import load_data, vocabulary_size
 from minillm.experiment.examples import example_length
 from minillm.experiment.finish import check_prompts, finish
@@ -49,6 +50,8 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
     """Trains to the end and writes every result; returns the summary. Raises: UserError, Stopped."""
     tracking.refuse_missing(experiment.tracking)
     forks.refuse(experiment, root)
+    if not RunFolder(root).pseudo.exists():
+        teacher.refuse_teacher(experiment)
     before = bases.pretraining(experiment)
     hosts.join(experiment.mesh)
     for stage in (before, experiment):  # what can be refused, before the disk is touched
@@ -62,6 +65,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
         if before is not None:
             _pretrain(before, folder, say, show)
         with folders.undone_on_failure(folder) if writes else hosts.after("the first process has prepared the folder"):
+            teacher.teach(experiment, folder, say)
             data = load_data(experiment, folder.tokenizer, _take_tokenizer(experiment, folder))
             job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
             check_prompts(job)
@@ -213,7 +217,10 @@ def _describe(job: Run) -> None:
     if cut := job.data.cleaning.get("cut", {}).get("train"):
         longer = f"{cut:,} of {split['train']['documents']:,} training texts are longer than {example_length(job.experiment)} tokens"
         job.say(f"{longer} and lose the rest of them: data.length.")
-    names = {**dict.fromkeys(("classify", "pattern"), len(section.labels)), "tag": 1 + 2 * len(section.labels)}
+    for line in describe(job.data.cleaning):
+        job.say(line)
+    names = {**dict.fromkeys(("classify", "pattern"), len(section.labels)), "tag": 1 + 2 * len(section.labels),
+             "simcse": job.experiment.train.batch_size}  # fmt: skip
     choices = names.get(job.experiment.objective.name, 0 if job.data.documents else job.data.vocabulary)
     if choices and len(NEEDS[job.experiment.objective.name].terms) == 1:
         unit = NEEDS[job.experiment.objective.name].unit.removesuffix("s")

@@ -12,6 +12,7 @@ import numpy as np
 from minillm import hosts, params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
+from minillm.experiment import few
 from minillm.experiment.examples import example_length, row_lengths
 from minillm.experiment.recipes import recipe_gradient
 from minillm.models.contract import Model, bind
@@ -83,7 +84,7 @@ def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.De
         donate_argnums=0,
     )
     eval_step = jax.jit(
-        make_eval_step(OBJECTIVES[experiment.objective.name], model, tuning, train.shards, mesh),
+        make_eval_step(evaluation_objective(experiment), model, tuning, train.shards, mesh),
         in_shardings=(shardings[0].trainable, shardings[1], batch, batch),
         out_shardings=(copies, batch),
     )
@@ -131,14 +132,22 @@ def head_patterns(experiment: Experiment) -> tuple[str, ...]:
 def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:
     """The [objective] section: the function and a coefficient per term."""
     section = experiment.objective
-    objective, coefficients = OBJECTIVES[section.name], dict(section.coefficients)
+    objective, coefficients = evaluation_objective(experiment), dict(section.coefficients)
     options = NEEDS[section.name].options
     if "label_smoothing" in options:
         objective = functools.partial(objective, label_smoothing=section.label_smoothing)
     if "z_loss" in options:
         objective = functools.partial(objective, z_loss=section.z_loss > 0.0)
         coefficients |= {"z": section.z_loss} if section.z_loss > 0.0 else {}
-    return objective, coefficients
+    return few.with_terms(experiment, objective, coefficients)
+
+
+def evaluation_objective(experiment: Experiment) -> Callable:
+    """What held-out rows are measured by: the objective without what only training adds."""
+    objective, section = OBJECTIVES[experiment.objective.name], experiment.contrastive
+    if experiment.objective.name != "simcse" or section is None:
+        return objective
+    return functools.partial(objective, temperature=section.temperature, pooling=section.pooling)
 
 
 def _carry_maker(experiment: Experiment, module, config) -> Callable[[], dict]:

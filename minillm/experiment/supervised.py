@@ -18,7 +18,7 @@ from minillm.data.document import Document
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.data.windows import Passage, question_rows
 from minillm.errors import UserError
-from minillm.experiment import answering, patterns
+from minillm.experiment import answering, few, patterns
 from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
 from minillm.objectives.pattern import word_scores
@@ -82,8 +82,23 @@ def _tagged_rows(experiment: Experiment, pieces: Any, documents: Documents, leng
     return rows.unit_rows(units, tags, length, frame)
 
 
-def labelled_reading(experiment: Experiment, parts: Mapping[str, rows.RowDataset]) -> Reading:
-    """The batches of labelled rows, by split."""
+def text_batches(experiment: Experiment, pieces: Any, documents: Documents) -> list[dict]:
+    """Documents as batches of rows, in order, whatever the objective."""
+    frame, length = rows.Frame(pieces.bos, pieces.eos, pieces.pad), example_length(experiment)
+    texts = pieces.encode_many([document.text for document in documents])
+    dataset = rows.text_rows(texts, None, np.zeros(len(texts), np.int32), length, frame)
+    return list(rows.row_evaluation_batches(dataset, experiment.train.batch_size))
+
+
+def frame_ids(pieces: Any) -> tuple[int, ...]:
+    """The ids that hold rows together."""
+    return pieces.bos, pieces.eos, pieces.pad
+
+
+def labelled_reading(
+    experiment: Experiment, parts: Mapping[str, rows.RowDataset], special: Sequence[int] = (BOS, EOS, PAD)
+) -> Reading:
+    """The batches of labelled rows, by split; where there are "pseudo" or "unlabelled" rows, those stand beside them."""
     train = experiment.train
 
     batch = functools.partial(rows.row_batch_at, parts["train"], train.seed, batch_size=train.batch_size)
@@ -91,7 +106,11 @@ def labelled_reading(experiment: Experiment, parts: Mapping[str, rows.RowDataset
     def evaluation(split: str) -> list[dict]:
         return list(rows.row_evaluation_batches(parts[split], train.batch_size))
 
-    return Reading(batch, evaluation, lambda step, rows: batch(step, rows=rows))
+    if not {"pseudo", "unlabelled"} & set(parts):
+        return Reading(batch, evaluation, lambda step, rows: batch(step, rows=rows))
+    beside = few.rows_beside(experiment, parts, special)
+    whole = lambda step: batch(step) | beside(step)
+    return Reading(whole, evaluation, lambda step, some: few.cut_rows(whole(step), some, train.batch_size))
 
 
 def made_up_rows(experiment: Experiment) -> dict:
@@ -109,7 +128,11 @@ def made_up_rows(experiment: Experiment) -> dict:
         kind = np.int32 if experiment.objective.name == "classify" else np.float32
         dataset = rows.text_rows([ids] * count, None, np.zeros(_shape(experiment, count), kind), length, frame)
         dataset = rows.to_the_right(dataset) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else dataset
-    return rows.row_batch_at(dataset, 0, 0, count)
+    more = {"unlabelled": dataset} if few.reads_unlabelled(experiment) else {}
+    if few.learns_pseudo(experiment):
+        shape = (count, len(experiment.data.labels))
+        more["pseudo"] = dataset._replace(labels=np.zeros(shape, np.float32)) if experiment.pseudo.soft else dataset
+    return labelled_reading(experiment, {"train": dataset} | more).batch(0)
 
 
 def _shape(experiment: Experiment, count: int) -> tuple[int, ...]:
@@ -127,12 +150,12 @@ def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dic
     return reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))
 
 
-def extractor(setup: Setup) -> Callable[[Any, Any, list[dict]], np.ndarray]:
-    """The same for features: [rows, model], the mean of the hidden states of each row's own tokens."""
+def extractor(setup: Setup, pooling: str = "mean") -> Callable[[Any, Any, list[dict]], np.ndarray]:
+    """The same for features: [rows, model], the mean of the hidden states of each row's own tokens, or its first one."""
 
     def mean(model, params, batch):
         hidden, mask = model.apply(params, batch).hidden.astype(jnp.float32), batch["mask"][..., None]
-        return (hidden * mask).sum(1) / mask.sum(1)
+        return hidden[:, 0] if pooling == "first" else (hidden * mask).sum(1) / mask.sum(1)
 
     return reader(setup, mean)
 

@@ -1,6 +1,7 @@
 """The objectives, by the name that a config gives them."""
 
 from minillm.objectives.causal import causal
+from minillm.objectives.contrastive import simcse
 from minillm.objectives.denoising import denoising, masked_patches
 from minillm.objectives.masked import masked
 from minillm.objectives.next_sentence import masked_next_sentence, next_sentence
@@ -24,6 +25,7 @@ OBJECTIVES = {
     "regression": regression,
     "tag": tag,
     "span_qa": span_qa,
+    "simcse": simcse,
     "denoising": denoising,
     "masked_patches": masked_patches,
 }

@@ -18,6 +18,14 @@ import jax.numpy as jnp
 Objective = Callable[..., "Sums"]
 
 
+def interacts(objective: Objective) -> bool:
+    """Whether the examples of a batch meet in its loss, so that parts of a batch do not add up to it.
+
+    Such a function says so by an attribute, `objective.interacts = True`.
+    """
+    return getattr(getattr(objective, "func", objective), "interacts", False)
+
+
 class Sums(NamedTuple):
     """Named sums and their weights; `metrics` are (sum, weight) pairs that are reported, not trained on."""
 

@@ -11,6 +11,7 @@ The scores s come from a head of the model: "classify" reads a whole row or imag
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from minillm.models.contract import Batch, Model
 from minillm.nn.dropout import example_keys
@@ -35,8 +36,24 @@ def classify(model: Model, params, batch: Batch, key=None, extra=None, *, label_
     Batch: a model's input, labels [batch] int, weights [batch]; index [batch] where there is dropout.
     """
     scores = head_scores(model, params, batch, key, "classify")
+    return class_sums(scores, batch, extra, label_smoothing=label_smoothing)
+
+
+def class_sums(scores: Float[Array, "batch labels"], batch: Batch, extra=None, *, label_smoothing: float = 0.0) -> Sums:
+    """What `classify` returns, from scores. Labels [batch, labels] are probabilities that a teacher gives."""
+    if batch["labels"].ndim == 2:
+        return _soft_sums(scores.astype(jnp.float32), batch["labels"], batch["weights"], extra)
     rows = {"targets": batch["labels"][:, None], "weights": batch["weights"][:, None]}
     return prediction_sums(scores[:, None], rows, extra, label_smoothing=label_smoothing, z_loss=False)
+
+
+def _soft_sums(scores, labels, weights, extra) -> Sums:
+    losses = -(labels * jax.nn.log_softmax(scores)).sum(-1)
+    right = (scores.argmax(-1) == labels.argmax(-1)).astype(jnp.float32)
+    loss, total = (losses * weights).sum(), weights.sum()
+    return Sums(
+        {"loss": loss}, {"loss": total}, {"nll": (loss, total), "accuracy": ((right * weights).sum(), total)}, extra
+    )
 
 
 def multi_label(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:

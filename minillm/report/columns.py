@@ -20,6 +20,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "nll": ("nats per token", ".3f"),
     "removed_nll": ("nats per removed token", ".3f"),
     "squared_error": ("squared error", ".4f"),
+    "nearest": ("nearest of its class", ".1%"),
     "accuracy": ("accuracy", ".1%"),
     "recovered": ("recovered", ".1%"),
     "accuracy_fgm": ("accuracy, FGM", ".1%"),
@@ -32,7 +33,8 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
 }
 ATTACKS = tuple(f"accuracy_{method}" for method in ("fgm", "pgd", "swap", "delete", "synonyms"))  # what is left
 WRITTEN = ("bleu", "chrf", "rougeL", "rouge1", "rouge2", "placeholders_kept")
-HIGHER = (*WRITTEN, "answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "accuracy", "recovered")  # is better
+CORRECT = ("answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "nearest", "accuracy", "recovered")
+HIGHER = (*WRITTEN, *CORRECT)  # is better
 
 
 def choose(

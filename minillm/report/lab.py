@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.ticker import NullFormatter
 
 from minillm.report.columns import COLUMNS, main_metric
+from minillm.report.few import write_labels
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
 MASKED = ("masked", "masked_next_sentence", "structural")
@@ -24,6 +25,8 @@ PANELS = (  # (key of a row, title, objectives whose rows and baselines it shows
 
 def write_figure(table: Mapping[str, Any], path: Path) -> None:
     """One panel per kind of number that the rows have, or per task; no figure where they have none."""
+    if any("labels" in row for row in table["rows"]):
+        return write_labels(table, path)
     if any("method" in row for row in table["rows"]):
         return write_methods(table, path)
     panels = [(panel, rows) for panel in PANELS if (rows := _members(table["rows"], panel))]

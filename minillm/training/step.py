@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from minillm.models.contract import Model
-from minillm.objectives.contract import Objective, Sums, total_loss
+from minillm.objectives.contract import Objective, Sums, interacts, total_loss
 from minillm.training.parts import over_parts
 from minillm.training.state import State
 from minillm.tuning.contract import Tuning
@@ -39,6 +39,7 @@ def make_gradient(objective: Objective, model: Model, tuning: Tuning, coefficien
 
     gradient.weights = only_weights  # weights come from the data alone: XLA drops the forward pass
     gradient.loss, gradient.embeddings = loss, embeddings  # for wrappers that differentiate by more, or more than once
+    gradient.interacts = interacts(objective)
     return gradient
 
 
@@ -50,6 +51,8 @@ def accumulate(gradient: Callable, shards: int, mesh: Mesh | None = None) -> Cal
     """
     if shards == 1:
         return gradient
+    if getattr(gradient, "interacts", False):
+        raise ValueError("the examples of a batch interact in this objective: it cannot be accumulated over shards")
 
     def one(part, weights, trainable, frozen, extra, key):
         gradients, sums = gradient(trainable, frozen, extra, part, key, weights)

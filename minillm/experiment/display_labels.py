@@ -1,0 +1,38 @@
+"""What a person sees of a lab with few labels: what was reached, what the labels cost, how far members differ."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from minillm.report.columns import COLUMNS, main_metric
+
+
+def labels(found: dict, root: Path) -> None:
+    """A row per member, with its own baselines below it; then each member less the first with as many labels."""
+    rows = [row for row in found["rows"] if "labels" in row]
+    metric = main_metric(rows)
+    drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE)
+    for title in ("", "labels", "cost", COLUMNS[metric][0], "teacher right"):
+        drawn.add_column(title, justify="right" if title else "left", overflow="fold")
+    for row in rows:
+        taught = f"{row['pseudo_accuracy']['mean']:.1%}" if "pseudo_accuracy" in row else ""
+        drawn.add_row(row["member"], f"{row['labels']:,}", f"{row['price']:,.2f}", _half(row[metric]), taught)
+        for name, values in row.get("own_baselines", {}).items():
+            if metric in values and "frequent" not in name:
+                drawn.add_row(f"  {name}", "", "", _half(values[metric]), "", style="dim")
+    console = Console()
+    console.print(drawn)
+    for row in found["differences"]:
+        sure = "nothing varies" if row["p"] is None else f"p = {row['p']:.3f}"
+        text = f"{row['right']} - {row['left']}: {row['metric']} {row['value']:+.4f}"
+        console.print(
+            f"{text} [{row['low']:+.4f}, {row['high']:+.4f}] {sure} (paired by seed)", highlight=False, markup=False
+        )
+    console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def _half(value: dict) -> str:
+    known = value.get("low") is not None
+    return f"{value['mean']:.3f}" + (f" ± {(value['high'] - value['low']) / 2:.3f}" if known else "")

@@ -1,0 +1,330 @@
+"""Few labels: which texts have one, which are wrong, and objectives that learn from the others or from each other."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from minillm import config as configs
+from minillm import params
+from minillm.data import annotation, rows, views
+from minillm.data.document import Document
+from minillm.errors import UserError
+from minillm.evaluation import noise
+from minillm.evaluation.similarity import nearest_accuracy
+from minillm.experiment import few, labels_bought, waves
+from minillm.experiment.workers import Job
+from minillm.models import bert
+from minillm.models.contract import bind
+from minillm.objectives import consistency, contrastive
+from minillm.objectives.contract import total_loss
+from minillm.objectives.pseudo import with_pseudo_labels
+from minillm.objectives.supervised import classify, head_scores
+from minillm.training.step import accumulate, make_gradient
+from minillm.tuning.freeze import full
+
+KEY = jax.random.key(3)
+CONFIG = bert.Config(
+    20, context=8, layers=1, width=8, heads=2, labels=3, tasks=("classify",), dropout=0.3, init_scale=0.3
+)
+MODEL = bind(bert, CONFIG)
+PARAMS = params.init_params(bert.param_specs(CONFIG), jax.random.key(0))
+
+
+def make_batch(count=4, seed=0, name=""):
+    random = np.random.default_rng(seed)
+    lengths = random.integers(3, 7, count)
+    mask = np.arange(6) < lengths[:, None]
+    batch = {"tokens": np.where(mask, random.integers(4, 20, (count, 6)), 0).astype(np.int32), "mask": mask,
+             "labels": random.integers(0, 3, count).astype(np.int32), "index": np.arange(count, dtype=np.int32),
+             "weights": np.array([1.0] * (count - 1) + [0.0], np.float32)}  # fmt: skip
+    return {name + key: jnp.asarray(leaf) for key, leaf in batch.items()}
+
+
+def documents(sizes=(40, 20, 5)):
+    return [Document(f"{c}/{n}", f"text {c} {n}", "abc"[c]) for c, size in enumerate(sizes) for n in range(size)]
+
+
+def test_the_labels_of_a_small_budget_are_among_those_of_a_large_one_and_each_class_has_its_share():
+    found = {count: annotation.choose(documents(), count, seed=1) for count in (3, 13, 26, 65)}
+    for small, large in ((3, 13), (13, 26), (26, 65)):
+        assert not (found[small] & ~found[large]).any()
+    shares = lambda chosen: [chosen[:40].sum(), chosen[40:60].sum(), chosen[60:].sum()]
+    assert [shares(chosen) for chosen in found.values()] == [[1, 1, 1], [8, 4, 1], [16, 8, 2], [40, 20, 5]]
+    assert (annotation.choose(documents(), 13, seed=2) != found[13]).any()
+    for count in (2, 66):
+        with pytest.raises(UserError, match="labels for 65 training texts of 3 classes"):
+            annotation.choose(documents(), count, 0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.37, 0.9])
+def test_exactly_so_many_labels_are_made_wrong(rate):
+    labels = np.repeat([0, 1, 2], [30, 50, 21])
+    flipped = annotation.flip(labels, 3, rate, seed=5)
+    assert (flipped != labels).sum() == round(rate * 101)
+    assert set(flipped) <= {0, 1, 2}
+    pairs = annotation.flip(labels, 3, rate, seed=5, kind="pair")
+    wrong = pairs != labels
+    assert [wrong[labels == c].sum() for c in range(3)] == [round(rate * n) for n in (30, 50, 21)]
+    assert ((pairs - labels)[wrong] % 3 == 1).all()
+    if rate > 0.3:  # any other class, each about as often
+        assert len(set(zip(labels[flipped != labels], flipped[flipped != labels], strict=True))) == 6
+
+
+def naive_find_wrong(labels, probabilities):
+    found = []
+    thresholds = [np.mean([p[c] for y, p in zip(labels, probabilities, strict=True) if y == c]) for c in range(3)]
+    for label, row in zip(labels, probabilities, strict=True):
+        sure = [c for c in range(3) if row[c] >= thresholds[c]]
+        found.append(bool(sure) and max(sure, key=lambda c: row[c]) != label)
+    return np.array(found)
+
+
+def test_confident_learning_is_the_paper_s_rule_and_finds_what_is_contradicted():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 200)
+    noisy = annotation.flip(labels, 3, 0.2, seed=0)
+    probabilities = random.dirichlet([0.5] * 3, 200) * 0.3 + 0.7 * np.eye(3)[labels]
+    found = noise.find_wrong(noisy, probabilities)
+    np.testing.assert_array_equal(found, naive_find_wrong(noisy, probabilities))
+    judged = noise.judge_finding(found, noisy != labels)
+    assert judged["recall"] > 0.9 > judged["chance"] == pytest.approx(0.2)
+    assert judged["precision"] > 0.9
+    assert noise.high_loss(noisy, probabilities, 40).sum() == 40
+    with np.errstate(all="raise"):  # a class without an example is nobody's right class
+        assert not noise.find_wrong(np.array([0, 1]), np.array([[0.1, 0.0, 0.9], [0.0, 0.1, 0.9]])).any()
+
+
+def test_out_of_fold_probabilities_come_from_models_that_have_not_seen_the_example():
+    labels, seen = np.repeat([0, 1], [30, 10]), []
+
+    def fit(places, others):
+        seen.append((set(places), set(others), labels[others].sum()))
+        return np.eye(2)[labels[others]]
+
+    np.testing.assert_array_equal(noise.out_of_fold(fit, labels), np.eye(2)[labels])
+    assert all(not places & others and len(places | others) == 40 for places, others, _ in seen)
+    assert set.union(*(others for _, others, _ in seen)) == set(range(40))
+    assert [count for _, _, count in seen] == [2] * 5  # each fold its share of each class
+
+
+def numpy_simcse(first, second, real, temperature):
+    rows = [row for row in range(len(first)) if real[row]]
+    losses = {}
+    for i in rows:
+        scores = np.array([first[i] @ second[j] / temperature for j in rows])
+        losses[i] = np.log(np.exp(scores).sum()) - first[i] @ second[i] / temperature
+    return losses
+
+
+def numpy_supervised(vectors, labels, real, temperature):
+    rows, losses = [row for row in range(len(labels)) if real[row]], {}
+    for i in rows:
+        others = [a for a in rows if a != i]
+        bottom = np.log(sum(np.exp(vectors[i] @ vectors[a] / temperature) for a in others))
+        shares = [vectors[i] @ vectors[p] / temperature - bottom for p in others if labels[p] == labels[i]]
+        if shares:
+            losses[i] = -np.mean(shares)
+    return losses
+
+
+def test_contrastive_losses_are_their_equations_and_rows_of_weight_zero_meet_nobody():
+    random = np.random.default_rng(1)
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    first, second = (unit(random.normal(size=(6, 5))).astype(np.float32) for _ in range(2))
+    real, labels = np.array([1, 1, 0, 1, 1, 1], bool), np.array([0, 1, 0, 1, 1, 2])
+    as_jax = lambda *arrays: [jnp.asarray(array) for array in arrays]
+    losses, _ = contrastive.view_losses(*as_jax(first, second, real), 0.2)
+    for row, expected in numpy_simcse(first, second, real, 0.2).items():
+        assert float(losses[row]) == pytest.approx(expected, abs=1e-5)
+    losses, paired = contrastive.label_losses(*as_jax(first, labels, real), 0.2)
+    expected = numpy_supervised(first, labels, real, 0.2)
+    assert np.flatnonzero(paired).tolist() == list(expected) == [1, 3, 4]  # 0 and 5 have no partner, 2 is none
+    for row in range(6):
+        assert float(losses[row]) == pytest.approx(expected.get(row, 0.0), abs=1e-5)
+    batch = make_batch()
+    worse = batch | {"tokens": jnp.where(batch["weights"][:, None] > 0, batch["tokens"], 7)}
+    read = jax.jit(lambda batch: contrastive.simcse(MODEL, PARAMS, batch, KEY))
+    found = [total_loss(sums, sums.weights, {}) for sums in map(read, (batch, worse))]
+    assert float(found[0]) == pytest.approx(float(found[1]), rel=1e-6)
+
+
+def test_pooling_by_mean_leaves_padding_out_and_by_first_takes_the_class_token():
+    hidden, mask = jax.random.normal(KEY, (2, 4, 3)), jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool)
+    expected = np.array(hidden[0, :2].mean(0))
+    np.testing.assert_allclose(
+        contrastive.unit_vectors(hidden, mask, "mean")[0], expected / np.linalg.norm(expected), rtol=1e-5
+    )
+    first = np.array(hidden[1, 0])
+    np.testing.assert_allclose(
+        contrastive.unit_vectors(hidden, mask, "first")[1], first / np.linalg.norm(first), rtol=1e-5
+    )
+
+
+def test_nearest_accuracy_is_that_of_a_nearest_neighbour():
+    from scipy import sparse
+    from sklearn.neighbors import KNeighborsClassifier
+
+    random = np.random.default_rng(2)
+    train, test, labels, asked = (
+        random.normal(size=(60, 5)),
+        random.normal(size=(700, 5)),
+        *(random.integers(0, 3, count) for count in (60, 700)),
+    )
+    expected = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(train, labels).score(test, asked)
+    for form in (np.asarray, sparse.csr_matrix):
+        assert nearest_accuracy(form(train), labels, form(test), asked) == pytest.approx(expected)
+
+
+def test_r_drop_is_the_mean_of_two_readings_and_their_divergence():
+    batch = make_batch()
+    sums = consistency.r_drop(MODEL, PARAMS, batch, KEY)
+    again = batch | {"index": batch["index"] + contrastive.SECOND_VIEW}
+    views_of = [classify(MODEL, PARAMS, part, KEY) for part in (batch, again)]
+    expected = sum(float(s.sums["loss"]) for s in views_of)
+    assert float(sums.sums["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert float(sums.weights["loss"]) == 6.0
+    p, q = (np.array(jax.nn.softmax(head_scores(MODEL, PARAMS, part, KEY, "classify"))) for part in (batch, again))
+    both = ((p * np.log(p / q)).sum(1) + (q * np.log(q / p)).sum(1)) / 2
+    assert float(sums.sums["consistency"]) == pytest.approx(float((both * batch["weights"]).sum()), rel=1e-4)
+    assert float(sums.sums["consistency"]) > 1e-3
+
+
+def test_uda_learns_from_the_noised_view_alone_what_it_is_sure_of():
+    unlabelled, noised = make_batch(seed=1, name="unlabelled/"), make_batch(seed=2, name="noised/")
+    batch = make_batch() | unlabelled | noised
+    objective = consistency.uda(classify, threshold=0.0, temperature=0.5)
+    sums = objective(MODEL, PARAMS, batch, KEY)
+    plain = classify(MODEL, PARAMS, make_batch(), KEY)
+    assert float(sums.sums["loss"]) == float(plain.sums["loss"])
+    said = head_scores(MODEL, PARAMS, consistency.part_of(batch, "unlabelled/"), None, "classify")
+    noisy = consistency.part_of(batch, "noised/")
+    scores = head_scores(MODEL, PARAMS, noisy, jax.random.fold_in(KEY, 1), "classify")
+    losses = -(jax.nn.softmax(said / 0.5) * jax.nn.log_softmax(scores)).sum(-1)
+    assert float(sums.sums["consistency"]) == pytest.approx(float((losses * noisy["weights"]).sum()), rel=1e-5)
+    unsure = consistency.uda(classify, threshold=1.0)(MODEL, PARAMS, batch, KEY)
+    assert float(unsure.sums["consistency"]) == 0.0
+    assert float(unsure.weights["consistency"]) == 3.0  # all texts: the weight knows no parameter
+
+
+def test_soft_pseudo_labels_that_are_sure_are_hard_ones():
+    hard = make_batch() | make_batch(seed=1, name="pseudo/")
+    soft = hard | {"pseudo/labels": jnp.eye(3)[hard["pseudo/labels"]]}
+    found = [with_pseudo_labels(classify)(MODEL, PARAMS, batch, KEY) for batch in (hard, soft)]
+    assert float(found[0].sums["pseudo"]) == pytest.approx(float(found[1].sums["pseudo"]), rel=1e-6)
+    other = classify(MODEL, PARAMS, make_batch(seed=1), jax.random.fold_in(KEY, 2))
+    assert float(found[0].sums["pseudo"]) == pytest.approx(float(other.sums["loss"]), rel=1e-6)
+    assert float(found[0].sums["loss"]) == float(classify(MODEL, PARAMS, make_batch(), KEY).sums["loss"])
+
+
+@pytest.mark.slow
+def test_shards_give_the_whole_batch_s_gradient():
+    batch = make_batch() | make_batch(8, 1, "pseudo/") | make_batch(2, 2, "unlabelled/") | make_batch(2, 3, "noised/")
+    objective = with_pseudo_labels(consistency.uda(consistency.r_drop, threshold=0.0))
+    gradient = make_gradient(objective, MODEL, full(), {"pseudo": 0.5, "consistency": 2.0})
+    (whole, _), (parted, _) = (jax.jit(g)(PARAMS, {}, {}, batch, KEY) for g in (gradient, accumulate(gradient, 2)))
+    for path, leaf in params.flatten(whole).items():
+        np.testing.assert_allclose(params.flatten(parted)[path], leaf, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_objectives_whose_examples_interact_refuse_shards():
+    for objective in (contrastive.simcse, functools.partial(contrastive.classify_contrastive, temperature=0.2)):
+        with pytest.raises(ValueError, match="cannot be accumulated over shards"):
+            accumulate(make_gradient(objective, MODEL, full(), {}), 2)
+
+
+def test_noise_replaces_ordinary_tokens_of_its_share_and_nothing_else():
+    random = np.random.default_rng(0)
+    ids = [random.integers(4, 50, random.integers(5, 30)).tolist() for _ in range(200)]
+    data = rows.text_rows(ids, None, np.zeros(200, np.int32), 24, rows.Frame(1, 2, 0))
+    pool = views.token_pool(data, (1, 2, 0))
+    batch = rows.row_batch_at(data, 0, 0, 100)
+    found = views.replace_tokens(batch, pool, 0, 0, 0.3, (1, 2, 0))
+    changed, ordinary = found["tokens"] != batch["tokens"], batch["mask"] & ~np.isin(batch["tokens"], (1, 2, 0))
+    assert not (changed & ~ordinary).any()
+    assert changed.sum() / ordinary.sum() == pytest.approx(0.3, abs=0.04)
+    assert set(found["tokens"][changed]) <= set(pool)
+    assert (views.replace_tokens(batch, pool, 0, 1, 0.3, ())["tokens"] != found["tokens"]).any()
+    again = views.replace_tokens(batch, pool, 0, 0, 0.3, (1, 2, 0))
+    np.testing.assert_array_equal(again["tokens"], found["tokens"])
+    assert views.replace_tokens(batch, pool, 0, 0, 0.0, ()) is batch
+
+
+def experiment(**sections):
+    raw = {"data": {"source": "bbc-titles", "labels": ["business", "tech"]}, "model": {"kind": "bert"},
+           "objective": {"name": "classify"}}  # fmt: skip
+    return configs.check({**raw, **sections}, "c.toml")
+
+
+def test_sections_of_strength_zero_and_absent_ones_change_nothing():
+    zero = {"annotation": {"labels": 20}, "pseudo": {"run": "x", "weight": 0.0}, "consistency": {"strength": 0.0},
+            "contrastive": {"strength": 0.0}}  # fmt: skip
+    found = experiment(**zero)
+    assert few.with_terms(found, classify, {}) == (classify, {})
+    assert not few.learns_pseudo(found)
+    assert not few.reads_unlabelled(found)
+    assert not set(configs.plain(experiment())) & set(zero)
+
+
+def test_sections_that_make_no_sense_are_refused_by_their_keys():
+    labels = {"annotation": {"labels": 20}}
+    for sections, words in (
+        ({"annotation": {"labels": 1}}, "at least 2"), ({"annotation": {"noise": 1.0}}, "noise must be"),
+        ({"annotation": {"lables": 5}}, "did you mean 'labels'"), ({"pseudo": {"run": "x"}}, "annotation.labels"),
+        ({"consistency": {}}, "every training text has a label"),
+        (labels | {"consistency": {"rows": 3}, "train": {"shards": 2}}, "3 rows cannot be split into 2"),
+        (labels | {"pseudo": {"run": "x", "threshold": 1.5}}, "threshold must be in"),
+        ({"consistency": {"kind": "r_drop", "rows": 4}}, "rows says nothing to r_drop"),
+        ({"contrastive": {"temperature": 0.0}}, "temperature above 0"),
+        ({"contrastive": {}, "train": {"shards": 2}}, "which shards would part"),
+        ({"objective": {"name": "simcse"}, "train": {"shards": 2}}, "which shards would part"),
+        ({"contrastive": {}, "consistency": {"kind": "r_drop"}}, "reads the batch twice"),
+        ({"contrastive": {}, "model": {"kind": "gpt"}}, "reads both ways"),
+        ({"annotation": {}, "objective": {"name": "masked"}}, "says nothing to the objective 'masked'"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            experiment(**sections)
+
+
+def test_students_run_after_their_teachers_and_circles_are_refused():
+    teacher = lambda name: {"pseudo": {"run": f"@{name}"}}
+    members = {"second": teacher("first"), "first": teacher("plain"), "plain": {}, "other": {}}
+    jobs = [Job(member, seed, None, None) for member in members for seed in (0, 1)]
+    found = [[(job.member, job.seed) for job in wave] for wave in waves.waves(jobs, members)]
+    assert found == [[(m, s) for m in wave for s in (0, 1)] for wave in (["plain", "other"], ["first"], ["second"])]
+    waves.refuse_teachers(members, "second")
+    for wrong, words in ((teacher("nobody"), "no member is called 'nobody'"), (teacher("second"), "its own teacher")):
+        with pytest.raises(UserError, match=words):
+            waves.refuse_teachers(members | {"plain": wrong}, "second")
+
+
+def test_the_table_of_a_lab_has_prices_baselines_by_seed_and_differences():
+    summary = lambda f1: {"annotation": {"labels": 100, "hours": 0.5, "price": 10.0, "wrong": 0},
+                          "baselines": {"TF-IDF": {"macro_f1": f1, "weight": 1}}}  # fmt: skip
+    found = labels_bought.bought([summary(0.4), summary(0.6)])
+    assert found["price"] == 10.0
+    assert found["own_baselines"]["TF-IDF"]["macro_f1"]["mean"] == pytest.approx(0.5)
+    assert labels_bought.bought([{"baselines": {}}]) == {}
+    row = lambda name, values: {"member": name, "seeds": [0, 1, 2], "labels": 100, "macro_f1": {"values": values}}
+    (one,) = labels_bought.from_first([row("a", [0.1, 0.2, 0.3]), row("b", [0.2, 0.35, 0.4])])
+    assert (one["left"], one["right"]) == ("a", "b")
+    assert one["value"] == pytest.approx(0.35 / 3)
+    assert one["low"] < one["value"] < one["high"]
+
+
+def test_a_seed_has_labels_of_its_own_unless_the_section_says_which():
+    found = experiment(annotation={"labels": 20})
+    other = dataclasses.replace(found, train=dataclasses.replace(found.train, seed=1))
+    texts = [document._replace(label=("business", "tech")[n % 2]) for n, document in enumerate(documents((60,)))]
+    from minillm.experiment.annotation import annotate
+
+    names = [[document.name for document in annotate(each, texts).labelled] for each in (found, other)]
+    assert names[0] != names[1]
+    assert len(names[0]) == len(names[1]) == 20
+    fixed = [
+        dataclasses.replace(each, annotation=configs.AnnotationConfig(labels=20, seed=7)) for each in (found, other)
+    ]
+    assert annotate(fixed[0], texts) == annotate(fixed[1], texts)
