@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from minillm.experiment.display_classifiers import classifiers, half
 from minillm.experiment.display_labels import labels
 from minillm.report.columns import ATTACKS, COLUMNS, choose, main_metric
 
@@ -184,7 +185,7 @@ def compare(found: dict, plot: Path) -> None:
         drawn.add_column(title, justify=side, overflow="fold")
     for group in found["groups"]:
         metric = group["metrics"].get(found["differences"][0]["metric"])
-        drawn.add_row(group["name"], ", ".join(map(str, group["seeds"])), _half(metric))
+        drawn.add_row(group["name"], ", ".join(map(str, group["seeds"])), half(metric))
     console.print(drawn)
     for row in found["differences"]:
         console.print(seed_difference(row), highlight=False, markup=False, soft_wrap=True)
@@ -218,7 +219,7 @@ def methods(found: dict, root: Path) -> None:
     costs = (("step_seconds", 1e3, ".0f"), ("peak_memory_bytes", 1e-6, ",.0f"), ("checkpoint_bytes", 1e-6, ",.1f"))
     for method in dict.fromkeys(row["method"] for row in found["rows"]):
         rows = {row["task"]: row for row in found["rows"] if row["method"] == method}
-        reached.add_row(method, *(_half(rows.get(task, {}).get(metric[task])) for task in tasks))
+        reached.add_row(method, *(half(rows.get(task, {}).get(metric[task])) for task in tasks))
         trained = statistics.fmean(row["trainable_parameters"] for row in rows.values())
         spent.add_row(method, f"{trained:,.0f}", *(_cost(rows.values(), *cost) for cost in costs))
     for name in dict.fromkeys(name for baselines in found["baselines"].values() for name in baselines):
@@ -235,14 +236,6 @@ def _cost(rows: Iterable[dict], key: str, scale: float, form: str) -> str:
     return format(scale * statistics.fmean(values), form) if values else ""
 
 
-def _half(value: dict | None) -> str:
-    if value is None:
-        return ""
-    return f"{value['mean']:.3f}" + (
-        f" ± {(value['high'] - value['low']) / 2:.3f}" if value.get("low") is not None else ""
-    )
-
-
 def lab(found: dict, root: Path) -> None:
     """Mean and deviation over seeds of every member, and the baselines below."""
     for row in found.get("diverged", ()):
@@ -252,6 +245,8 @@ def lab(found: dict, root: Path) -> None:
         return labels(found, root)
     if any("method" in row for row in found["rows"]):
         return methods(found, root)
+    if all(row["objective"] == "classify" for row in found["rows"]):
+        return classifiers(found, root)
     columns = {"bits_per_character": ("bits/\nchar", 1.0), "accuracy": ("masked\n%", 100.0), "exact": ("exact\n%", 100.0),
                "recovered": ("recov-\nered %", 100.0), "squared_error": ("squared\nerror", 1.0),
                "bleu": ("BLEU", 1.0), "chrf": ("chrF", 1.0), "rougeL": ("ROUGE-L\n%", 100.0),
@@ -293,7 +288,7 @@ def sweep(found: dict, root: Path) -> None:
     for title in (*(key.rpartition(".")[2] for key in keys), *(COLUMNS[key][0] for key in metrics)):
         drawn.add_column(title, justify="right")
     for row in found["rows"]:
-        drawn.add_row(*row["point"].values(), *(_half(row.get(key)) for key in metrics))
+        drawn.add_row(*row["point"].values(), *(half(row.get(key)) for key in metrics))
     for row in found["diverged"]:
         drawn.add_row(*row["point"].values(), "diverged", style="dim")
     for baselines in found["baselines"].values():

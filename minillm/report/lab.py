@@ -1,12 +1,13 @@
 """The figure of a lab: what each model reaches, a dot per seed, beside the baselines."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import NullFormatter
 
-from minillm.report.columns import COLUMNS, main_metric
+from minillm.report.columns import ATTACKS, COLUMNS, main_metric
 from minillm.report.few import write_labels
 from minillm.report.plot import COLOURS, new_figure, save_figure
 
@@ -19,6 +20,7 @@ PANELS = (  # (key of a row, title, objectives whose rows and baselines it shows
     ("accuracy", "named rightly (%)", ("classify",)),
     ("squared_error", "squared error\nper pixel", ("denoising",)),
     ("squared_error", "squared error\nper pixel", ("masked_patches",)),
+    *((name, f"{COLUMNS[name][0]} (%)".replace(", ", ",\n"), ("classify",)) for name in ATTACKS),
     ("probe_trained", "probe: topic from\nfrozen features (%)", None),
 )
 
@@ -71,6 +73,31 @@ def write_methods(table: Mapping[str, Any], path: Path) -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    save_figure(figure, path)
+
+
+def write_curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Member -> the lines of each seed's log: a panel of training losses, smoothed over ten lines, and one of validation.
+
+    A mean over the seeds that came so far; the number of a member's seeds may fall where runs stop early.
+    """
+    figure, axes = new_figure(2, [6, 6])
+    for place, (member, seeds) in enumerate(logs.items()):
+        style = {"color": COLOURS[place % len(COLOURS)], "linestyle": ("-", "--", ":")[place // len(COLOURS)]}
+        for axis, key in zip(axes, ("nll", "validation_nll"), strict=True):
+            lines = [{line["step"]: line[key] for line in log if key in line} for log in seeds]
+            steps = sorted(set().union(*lines))
+            means = [statistics.fmean(line[step] for line in lines if step in line) for step in steps]
+            if key == "nll":
+                means = [statistics.fmean(means[max(end - 10, 0) : end]) for end in range(1, len(means) + 1)]
+            axis.plot(steps, means, label=member, **style)
+    for axis, title in zip(axes, ("training, as it is trained (nats)", "validation (nats)"), strict=True):
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
 
 

@@ -1,0 +1,34 @@
+"""What a person sees of a lab whose members are classifiers."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from minillm.report.columns import COLUMNS
+
+
+def classifiers(found: dict, root: Path) -> None:
+    """A row per member, mean and half of the 95 % interval over seeds, and the baselines below."""
+    keys = [key for key in COLUMNS if key != "nll" and any(key in row for row in found["rows"])]
+    drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    drawn.add_column("", overflow="fold")
+    for key in keys:
+        drawn.add_column(COLUMNS[key][0].replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in found["rows"]:
+        drawn.add_row(row["member"], *(half(row.get(key)) for key in keys))
+    for name, values in (pair for baselines in found["baselines"].values() for pair in baselines.items()):
+        drawn.add_row(name, *(f"{values[key]:.3f}" if key in values else "" for key in keys), style="dim")
+    console = Console()
+    console.print(drawn)
+    console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def half(value: dict | None) -> str:
+    """Mean, and half of the 95 % interval where there is one."""
+    if value is None:
+        return ""
+    return f"{value['mean']:.3f}" + (
+        f" ± {(value['high'] - value['low']) / 2:.3f}" if value.get("low") is not None else ""
+    )
