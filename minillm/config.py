@@ -47,6 +47,7 @@ from minillm.sections import (
     tasks_of,
 )
 from minillm.strict import validate as validate  # beside the others for who asks
+from minillm.tasks_section import ContinualConfig, MixingConfig, TaskConfig
 from minillm.training.optimizer import OptimizerConfig
 
 DIGITS = {"image": (8, 8), "channels": 1, "shape": (8, 8, 1), "labels": 10}  # what a model of them must be told
@@ -82,6 +83,10 @@ class Experiment:
     consistency: ConsistencyConfig | None = None
     contrastive: ContrastiveConfig | None = None
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
+    tasks: dict[str, TaskConfig] | None = None  # learned beside the run's own; see `experiment/mixture.py`
+    mixing: MixingConfig | None = None
+    continual: ContinualConfig | None = None  # None: the base's head is not kept; see `experiment/continual.py`
+    tests: dict[str, DataConfig] | None = None  # other texts of the same classes, to be judged on at the end
 
     def __post_init__(self):
         if not self.name or Path(self.name).name != self.name:
@@ -133,15 +138,23 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
     if "members" in raw:
         raise UserError("this is the config of a lab", where, "use `minillm lab`")
     found = validate(Experiment, raw, where)
-    paths = {key: getattr(found.data, key) for key in ("path", "validation_path", "test_path")}
-    absolute = lambda path: None if path is None else os.path.abspath(path)  # the run is read again from other folders
-    data = dataclasses.replace(found.data, **{key: absolute(path) for key, path in paths.items()})
     fork = dataclasses.replace(found.fork, run=absolute(found.fork.run))
-    augment, attack = (located(section) for section in (found.augment, found.attack))
+    data, augment, attack = located_data(found.data), located(found.augment), located(found.attack)
     pseudo = found.pseudo and dataclasses.replace(found.pseudo, run=absolute(found.pseudo.run))
     refuse_mismatch(found, where)
     found = dataclasses.replace(found, data=data, fork=fork, augment=augment, attack=attack, pseudo=pseudo)
-    return dataclasses.replace(found, model=_resolve_model(found, where))
+    return dataclasses.replace(found, model=resolve_model(found, where))
+
+
+def absolute(path: str | None) -> str | None:
+    """A run is read again from other folders."""
+    return None if path is None else os.path.abspath(path)
+
+
+def located_data(data: DataConfig) -> DataConfig:
+    """The section with absolute paths."""
+    paths = {key: absolute(getattr(data, key)) for key in ("path", "validation_path", "test_path")}
+    return dataclasses.replace(data, **paths)
 
 
 def refuse_mismatch(experiment: Experiment, where: str) -> None:
@@ -224,7 +237,7 @@ def model_config(section: dict[str, Any], vocabulary: int, where: str = "config"
     return module, validate(module.Config, section, where, "model", f"{kind} has no such key")
 
 
-def _resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
+def resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
     """The section with every default written out: a default that changes later must not change a run."""
     section = experiment.model
     tasks = tasks_of(experiment.objective.name, section.get("kind", "gpt"))

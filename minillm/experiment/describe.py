@@ -13,6 +13,7 @@ from minillm import sharding
 from minillm.bits import flatten_paths
 from minillm.config import Experiment, MeshConfig
 from minillm.data_section import is_paired
+from minillm.experiment import tasks
 from minillm.experiment.collectives import Collective, collectives, summarise
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.estimate import Work, estimate
@@ -143,12 +144,24 @@ def _gradient_apart(experiment: Experiment, setup: Setup) -> Callable:
 
 def step_arguments(experiment: Experiment, setup: Setup) -> tuple:
     """(state, frozen, batch, key) of the training step, as shapes, types and shardings."""
+    batch = _made_up(experiment)
+    if others := tasks.active(experiment):  # how a mixture shares its rows depends on the texts, which are not read
+        size, names = experiment.train.batch_size, (tasks.MAIN, *others)
+        own = {name: experiment.tasks[name].rows for name in others} | {tasks.MAIN: size}
+        rows = dict.fromkeys(names, -(-size // len(names))) if tasks.mixes(experiment) else own
+        resized = lambda part, rows: dataclasses.replace(
+            part, train=dataclasses.replace(part.train, batch_size=rows, shards=1)
+        )
+        batch = {name: _made_up(resized(tasks.part(experiment, name), rows[name])) for name in names}
+    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.shardings[2])
+    return (*abstract_state(setup), jax.tree.map(shape, batch), jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def _made_up(experiment: Experiment) -> dict[str, Any]:
     text = experiment.objective.name in LABELLED and experiment.data.source not in IMAGES
     paired = experiment.objective.name == "sequence_to_sequence" and is_paired(experiment.data)
     make = made_up_rows if text else made_up_pairs if paired else None
-    batch = make(experiment) if make else made_up(experiment, vocabulary_size(experiment))
-    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.shardings[2])
-    return (*abstract_state(setup), jax.tree.map(shape, batch), jax.eval_shape(lambda: jax.random.key(0)))
+    return make(experiment) if make else made_up(experiment, vocabulary_size(experiment))
 
 
 def product_flops(jaxpr) -> float:

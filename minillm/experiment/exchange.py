@@ -107,12 +107,12 @@ def export_run(root: Path, target: Path, dtype: str = "float32") -> dict[str, An
             _copy_tokenizer(root / TOKENIZER, temporary)
         elif text is not None:
             extra = {"bos_token_id": text.bos, "eos_token_id": text.eos, "pad_token_id": text.pad}
-            kind = _read_config(found.folder).get("tokenizer", {}).get("kind", "bpe")
+            kind = read_config(found.folder).get("tokenizer", {}).get("kind", "bpe")
             model = pieces.Target(found.kind, found.config.vocabulary, found.config.context)
             pieces.write(found.folder.tokenizer, kind, model, temporary)
         else:
             extra = {}
-        extra = _name_classes(extra, _read_config(found.folder))
+        extra = _name_classes(extra, read_config(found.folder))
         settled = huggingface.write(temporary, found.kind, found.config, found.params, dtype=dtype, extra=extra)
         files = sorted(path.name for path in temporary.iterdir())
     dtypes = {} if imported is None else imported["dtypes"]
@@ -141,7 +141,7 @@ def open_model(root: Path) -> Trained:
     Raises: UserError where it is no run, is damaged, or has parameters that its model's table has not.
     """
     folder = folders.existing(root)
-    section = dict(_read_config(folder).get("model", {}))
+    section = dict(read_config(folder).get("model", {}))
     kind = section.pop("kind", "gpt")
     if kind not in MODELS:
         raise UserError(f"unknown model {kind!r}", f"{folder.config}: model.kind", f"known models: {', '.join(MODELS)}")
@@ -152,6 +152,9 @@ def open_model(root: Path) -> Trained:
     module = MODELS[kind]
     config = configs.validate(module.Config, section | rows, str(folder.config), "model")
     specs = module.param_specs(config)
+    flat = {
+        path: array for path, array in flat.items() if not path.startswith("tasks/")
+    }  # heads of tasks beside its own
     if strange := sorted(set(flat) - set(specs)):
         raise UserError(
             f"the parameter {strange[0]} is not one of a plain {kind}",
@@ -169,9 +172,11 @@ def open_model(root: Path) -> Trained:
 
 def _merged(folder: RunFolder, trained: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
     """Path -> parameter of the whole model: split stacks are joined, low-rank rows added to their kernels."""
+    if any(path.startswith("anchor/") for path in frozen):  # of a run that held on to its base
+        frozen = {path.removeprefix("model/"): leaf for path, leaf in frozen.items() if path.startswith("model/")}
     if not frozen:
         return trained
-    raw = _read_config(folder).get("tuning", {})
+    raw = read_config(folder).get("tuning", {})
     section = configs.validate(TuningConfig, raw, str(folder.config), "tuning")
     tuning = make_tuning(section, heads=(), steps=1)
     params = merge(tuning.attach(unflatten(trained), unflatten(frozen)))
@@ -194,7 +199,7 @@ def load_tokenizer(folder: RunFolder) -> Any:
 
 def read_model(root: Path) -> dict[str, Any]:
     """The [model] section of a run, with its kind. Raises: UserError."""
-    return {"kind": "gpt"} | _read_config(folders.existing(root)).get("model", {})
+    return {"kind": "gpt"} | read_config(folders.existing(root)).get("model", {})
 
 
 def read_rows(root: Path) -> int:
@@ -210,7 +215,7 @@ def read_rows(root: Path) -> int:
 
 def refuse_silent(folder: RunFolder) -> None:
     """Raises: UserError for an imported model that does not write text from left to right."""
-    found = _read_config(folder)
+    found = read_config(folder)
     kind = found.get("model", {}).get("kind") if found.get("data", {}).get("source") == SOURCE else None
     if kind not in (None, "gpt"):
         message = f"an imported {kind} has no experiment of its own to go on with"
@@ -226,7 +231,9 @@ def _read_arrays(checkpoints: Path, step: int, beginning: str) -> dict[str, np.n
     return {name.removeprefix(beginning): array for name, array in flat.items() if name.startswith(beginning)}
 
 
-def _read_config(folder: RunFolder) -> dict[str, Any]:
+def read_config(folder: RunFolder | Path) -> dict[str, Any]:
+    """The config of a run as plain data. Raises: UserError."""
+    folder = folders.existing(folder) if isinstance(folder, Path) else folder
     try:
         return tomllib.loads(folder.config.read_text(encoding="utf8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

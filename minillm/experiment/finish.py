@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from minillm import config as configs
-from minillm.experiment import fill, judging, results, similarity, write, writing
+from minillm.experiment import continual, fill, judging, mixture, results, similarity, write, writing
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
 from minillm.experiment.saved import judged_step, restore, tree_hash
@@ -54,6 +54,8 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
             summary["baselines"] = results.baselines(job.experiment, job.data, "validation")
         if job.data.tokenizer is not None and not compares:
             samples = _samples(job, job.setup.tuning.attach(state.trainable, frozen))
+    summary |= mixture.judge_tasks(job, (state.trainable, frozen))
+    summary |= continual.judge_tests(job, (state.trainable, frozen))
     write.write_results(job.folder, job.experiment, job.setup, samples, summary)
     return summary
 

@@ -9,7 +9,6 @@ config says it. Every run is an ordinary one, in a process and a folder of its o
 import dataclasses
 import fnmatch
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,27 +19,23 @@ import tomli_w
 from minillm import config as configs
 from minillm.bits import replace_file
 from minillm.errors import UserError
-from minillm.evaluation.intervals import over_seeds
+from minillm.evaluation import transfer
 from minillm.experiment import base as bases
-from minillm.experiment import draws
+from minillm.experiment import chains, draws
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
+from minillm.experiment.lab_rows import make_row, spread
 from minillm.experiment.labels_bought import bought, from_first
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
 from minillm.experiment.waves import refuse_teachers, teacher_of, waves
 from minillm.experiment.workers import ONE, Job, Workers, diverged, shares, train_all
-from minillm.report.columns import ATTACKS
 from minillm.report.lab import write_curves, write_figure
+from minillm.report.transfer import write_matrices
 
-METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error", "nearest",
-           "bleu", "chrf", "rouge1", "rouge2", "rougeL", "placeholders_kept",
-           "answer_f1", "exact_match", "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2",
-           *ATTACKS)  # fmt: skip
 FITTED = {"orders": [1], "xz": False, "text": False}  # [baselines] where another run fits them on the same text
 MEND_DIVERGED = "lower optimizer.learning_rate or set optimizer.clip_norm, with another --out"
-COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,8 @@ class Lab:
     compute: float | None = None  # FLOPs of matrix products per run (`describe.product_flops`); None: train.steps
     shared: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
+    sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> members in order: see `transfer`
+    apart: tuple[str, ...] = ()  # sequences of which each task keeps a model of its own
     probe: bool = False  # read the documents' labels off frozen features
     curves: bool = False  # draw the losses of training and of validation, a mean over seeds per member
     draws: dict[str, Any] = field(default_factory=dict)  # of a random search, whose points the members are
@@ -115,11 +112,13 @@ def run_lab(
     if lab.draws:
         draws.remember(root / "draws.json", lab.draws)
     _train_bases(lab, root, say, workers)
-    everything = plan(lab, root, say)
+    everything: list[Job] = []
+    for stage in _stages(members):
+        everything += plan(lab, root, say, stage)
+        pending = [job for job in everything if job.member in set(chosen) & set(stage)]
+        for wave in waves([job for job in pending if not _ended(job)], members):
+            train_all(wave, workers, say)
     jobs = [job for job in everything if job.member in chosen]
-    to_do = [job for job in jobs if not (diverged(job) or (job.run / "summary.json").exists())]
-    for wave in waves(to_do, lab.sections()):
-        train_all(wave, workers, say)
     lost = [job for job in everything if diverged(job)]
     for number, job in enumerate(jobs, start=1):
         if lab.probe and job not in lost and not (job.run / "probe.json").exists():
@@ -131,6 +130,8 @@ def run_lab(
     if lost and not table["rows"]:
         raise UserError("every run has diverged", str(root), MEND_DIVERGED)
     write_figure(table, root / "table.png")
+    if "sequences" in table:
+        write_matrices(table["sequences"], root / "matrix.png")
     if lab.curves:
         ended = [job for job in everything if job not in lost and (job.run / "summary.json").exists()]
         logs = {name: [folders.read_lines(job.run / "metrics.jsonl") for job in ended if job.member == name]
@@ -139,24 +140,41 @@ def run_lab(
     return table
 
 
+def _ended(job: Job) -> bool:
+    return diverged(job) or (job.run / "summary.json").exists()
+
+
 def _train_bases(lab: Lab, root: Path, say: Callable[[str], None], workers: Workers) -> None:
-    texts = {}
-    for name, sections in lab.bases.items():
-        text = {"name": name} | sections
-        bases.check(text, f"bases.{name}")
-        texts[Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name)] = tomli_w.dumps(text)
-    _write_configs(texts)
-    jobs = [job for job in texts if not (job.run / "summary.json").exists()]
-    train_all(jobs, workers, lambda text: say(text.replace("Run", "Base", 1)))
-    for job in filter(diverged, jobs):
-        raise UserError("training diverged, and members begin with this run", str(job.run), MEND_DIVERGED)
+    for stage in chains.stages({name: chains.begins_with(own) for name, own in lab.bases.items()}, "bases"):
+        texts = {}
+        for name in stage:
+            text = {"name": name} | _locate(lab.bases[name], root, 0)
+            bases.check(text, f"bases.{name}")
+            texts[Job(name, 0, root / "configs" / f"{name}.toml", root / "bases" / name)] = tomli_w.dumps(text)
+        _write_configs(texts)
+        jobs = [job for job in texts if not (job.run / "summary.json").exists()]
+        train_all(jobs, workers, lambda text: say(text.replace("Run", "Base", 1)))
+        for job in filter(diverged, jobs):
+            raise UserError("training diverged, and members begin with this run", str(job.run), MEND_DIVERGED)
 
 
-def plan(lab: Lab, root: Path, say: Callable[[str], None]) -> list[Job]:
-    """Writes every run's config, its steps from the budget. Raises: UserError where another lab lies in `root`."""
-    texts, judged = {}, set()
-    for member, sections in lab.sections().items():
-        located = [_locate(sections, root, seed) for seed in lab.seeds]
+def _stages(members: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Members that begin with other members' runs come after them."""
+    return chains.stages({name: chains.member_before(own, members) for name, own in members.items()}, "members")
+
+
+def plan(lab: Lab, root: Path, say: Callable[[str], None], stage: Sequence[str] | None = None) -> list[Job]:
+    """Writes the config of every run, or of those of the named members, steps from the budget.
+
+    Raises: UserError where another lab lies in `root`.
+    """
+    texts, judged, members = {}, set(), lab.sections()
+    for member, sections in members.items():
+        first = chains.member_before(sections, members)
+        ready = first is None or all((root / "runs" / f"{first}-{seed}/summary.json").exists() for seed in lab.seeds)
+        if (stage is not None and member not in stage) or not ready:
+            continue
+        located = [_locate(sections, root, seed, members) for seed in lab.seeds]
         paced = merge(located[0], {"train": _pace(10**6)} if lab.compute else {})
         experiment = bases.check(paced, f"members.{member}")
         steps = experiment.train.steps if lab.compute is None else _steps(lab.compute, experiment, member)
@@ -180,32 +198,33 @@ def _refuse_early(lab: Lab) -> None:
 
     Raises: UserError.
     """
-    for member, sections in lab.sections().items():
-        run, where, found = sections.get("base", {}).get("run", ""), f"members.{member}", sections
-        refuse_teachers(lab.sections(), member)
-        if run.startswith("@"):
-            name = run[1:].replace("{seed}", str(lab.seeds[0]))
-            if name not in lab.bases:
+    members = lab.sections()
+    _stages(members)
+    for member in members:
+        refuse_teachers(members, member)
+    for place, table in (("bases", lab.bases), ("members", members)):
+        for name, sections in table.items():
+            first = chains.begins_with(sections)
+            first = first and first.replace("{seed}", str(lab.seeds[0]))
+            if first and first not in lab.bases and not chains.member_before(sections, members):
                 mend = f"the lab's bases are {', '.join(lab.bases) or 'none'}"
-                raise UserError(f"no base is called {name!r}", f"{where}: base.run", mend)
-            known = {key: lab.bases[name][key] for key in ("model", "tokenizer", "base") if key in lab.bases[name]}
-            if "model" in known:
-                known["model"] = {key: value for key, value in known["model"].items() if key not in bases.OWN}
-            found = merge(known, {key: value for key, value in sections.items() if key != "base"})
+                raise UserError(f"no base is called {first!r}", f"{place}.{name}: base.run", mend)
+    for member, sections in members.items():
+        where, found = f"members.{member}", chains.standing_alone(sections, members, lab.bases, lab.seeds[0])
         found = merge(found, {"train": _pace(10**6)} if lab.compute else {})
         experiment = dataclasses.replace(bases.check(found, where), mesh=configs.MeshConfig())
         for stage in (bases.pretraining(experiment, where), experiment):
             make_setup(stage, vocabulary_size(stage)) if stage else None
 
 
-def _locate(sections: dict[str, Any], root: Path, seed: int) -> dict[str, Any]:
-    """The sections with a base's name, "@NAME" or "@NAME-{seed}", and a teacher's, "@MEMBER", as the folders of their runs.
-
-    A student and its teacher have the same seed.
+def _locate(sections: dict[str, Any], root: Path, seed: int, members: chains.Sections | None = None) -> dict[str, Any]:
+    """The sections with the name of a base, "@NAME" or "@NAME-{seed}", of a member before, "@MEMBER-{seed}", and of a teacher,
+    "@MEMBER", as the folders of their runs. A student and its teacher have the same seed.
     """
     name, teacher = sections.get("base", {}).get("run", ""), teacher_of(sections)
     if name.startswith("@"):
-        sections = merge(sections, {"base": {"run": str(root / "bases" / name[1:].replace("{seed}", str(seed)))}})
+        place = "runs" if chains.member_before(sections, members or {}) else "bases"
+        sections = merge(sections, {"base": {"run": str(root / place / name[1:].replace("{seed}", str(seed)))}})
     return merge(sections, {"pseudo": {"run": str(root / "runs" / f"{teacher}-{seed}")}}) if teacher else sections
 
 
@@ -251,7 +270,7 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job]
     for member in dict.fromkeys(job.member for job in jobs):
         runs = [job for job in jobs if job.member == member]
         summaries = [folders.read_json(job.run / "summary.json") for job in runs]
-        row = _row(member, runs, summaries, part)
+        row = make_row(member, runs, summaries, part)
         if lab.tasks:
             row["task"] = next(task for task in lab.tasks for method in lab.methods if member == f"{task}-{method}")
             row["method"] = member.removeprefix(f"{row['task']}-")
@@ -267,33 +286,13 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job]
         if len({row[key] for row in rows}) > 1:
             raise UserError(f"the members differ in their {key}", lab.name, "share data and tokenizer")
     diverged_rows = [{"member": member, "seeds": seeds} for member, seeds in apart.items()]
-    table = {"name": lab.name, "compute": lab.compute, "rows": rows, "diverged": diverged_rows, "baselines": baselines}
-    return table | {"differences": from_first(rows)}
-
-
-def _row(member: str, runs: list[Job], summaries: list[dict], part: str) -> dict[str, Any]:
-    manifest = folders.read_json(runs[0].run / "manifest.json")
-    objective = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))["objective"]["name"]
-    row = {"member": member, "objective": objective, "seeds": [job.seed for job in runs],
-           "parameters": summaries[0]["parameters"], "trainable_parameters": summaries[0]["trainable_parameters"],
-           "steps": summaries[0]["steps"], "data_sha256": manifest["data_sha256"],
-           "tokenizer_sha256": manifest["tokenizer_sha256"]}  # fmt: skip
-    for name in COSTS:
-        values = [summary[name] for summary in summaries if summary.get(name) is not None]
-        row |= {name: spread(values)} if values else {}
-    part = summaries[0].get("judged", "validation") if part == "judged" else part
-    judged = [summary[part] for summary in summaries]
-    for name in METRICS:
-        if all(name in found for found in judged):
-            row[name] = spread([found[name] for found in judged])
-    return row
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation (0 for a single value), the values, and where there are several the 95 % interval by t."""
-    found = over_seeds(values)
-    interval = {} if found["low"] is None else {"low": found["low"], "high": found["high"]}
-    return {"mean": found["mean"], "deviation": found["deviation"] or 0.0, "values": values} | interval
+    found = {"name": lab.name, "compute": lab.compute, "rows": rows, "diverged": diverged_rows, "baselines": baselines}
+    matrices = {
+        name: matrix
+        for name, order in lab.sequences.items()
+        if (matrix := transfer.of_rows(order, rows, name in lab.apart))
+    }
+    return found | {"differences": from_first(rows)} | ({"sequences": matrices} if matrices else {})
 
 
 def _pace(steps: int) -> dict[str, int]:

@@ -10,17 +10,48 @@ from collections.abc import Callable, Mapping
 from minillm.config import Experiment
 from minillm.models.contract import Model
 from minillm.objectives.contract import Objective
+from minillm.objectives.distill import distilled, with_old_scores
+from minillm.objectives.supervised import head_scores
+from minillm.tasks_section import ContinualConfig
 from minillm.training.adversarial import adversarial, perturbable
 from minillm.training.step import make_gradient
 from minillm.tuning.contract import Tuning
+from minillm.tuning.elastic import anchored, elastic
 
 
 def recipe_gradient(
     experiment: Experiment, objective: Objective, model: Model, tuning: Tuning, coefficients: Mapping[str, float]
 ) -> Callable:
     """The gradient that the config asks for, of one shard. A recipe of strength 0 is left out: the bits are the plain run's."""
+    if (section := _held(experiment, "distill")) is not None:
+        old = lambda frozen, batch: head_scores(
+            tuning.wrap(model), tuning.attach(frozen["anchor"], frozen), batch, None, "classify"
+        )
+        return with_old_scores(make_gradient(objective, model, tuning, coefficients), old)
     section = experiment.adversarial
     if section is None or section.strength == 0.0:
         return make_gradient(objective, model, tuning, coefficients)
     plain = make_gradient(objective, model, perturbable(tuning), coefficients)
     return adversarial(plain, section.method, section.strength, section.steps, section.step_size)
+
+
+def recipe_objective(
+    experiment: Experiment, objective: Objective, coefficients: dict[str, float]
+) -> tuple[Objective, dict[str, float]]:
+    """The objective that the config asks for, with a coefficient per term."""
+    section = _held(experiment, "distill")
+    if section is None:
+        return objective, coefficients
+    return distilled(objective, section.temperature), coefficients | {"distill": section.strength}
+
+
+def recipe_tuning(experiment: Experiment, tuning: Tuning) -> Tuning:
+    """The tuning that the config asks for."""
+    if (section := _held(experiment, "ewc")) is not None:
+        return elastic(tuning, section.strength)
+    return anchored(tuning) if _held(experiment, "distill") is not None else tuning
+
+
+def _held(experiment: Experiment, method: str) -> ContinualConfig | None:
+    section = experiment.continual
+    return section if section is not None and section.method == method and section.strength > 0.0 else None

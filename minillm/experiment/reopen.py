@@ -9,9 +9,9 @@ import jax
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import attack, exchange, fill, judging, results, seeds, writing
+from minillm.experiment import attack, exchange, fill, judging, mixture, results, seeds, writing
 from minillm.experiment import folder as folders
-from minillm.experiment.data import Data, load_data, vocabulary_size
+from minillm.experiment.data import Data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup, with_own_kernel
@@ -48,7 +48,7 @@ def _on_this_machine(experiment: configs.Experiment) -> configs.Experiment:
 
 def read_data(opened: Opened) -> Data:
     """The run's text once more. Raises: UserError where it is not the text that the run was trained on."""
-    data = load_data(opened.experiment, opened.folder.tokenizer, opened.tokenizer)
+    data = mixture.load(opened.experiment, opened.folder.tokenizer, opened.tokenizer)
     if data.sha256 != folders.read_json(opened.folder.manifest)["data_sha256"]:
         source = opened.experiment.data.path or opened.experiment.data.source
         raise UserError("the text differs from the run's", source, "put it back, or use the Python of the run")

@@ -19,11 +19,11 @@ from minillm import hosts
 from minillm.bits import host_array
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import exchange, teacher, tracking
+from minillm.experiment import continual, exchange, mixture, teacher, tracking
 from minillm.experiment import folder as folders
 from minillm.experiment import fork as forks
 from minillm.experiment.annotation import describe
-from minillm.experiment.data import load_data, vocabulary_size
+from minillm.experiment.data import vocabulary_size
 from minillm.experiment.examples import example_length
 from minillm.experiment.finish import check_prompts, finish
 from minillm.experiment.folder import RunFolder
@@ -66,12 +66,14 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             _pretrain(before, folder, say, show)
         with folders.undone_on_failure(folder) if writes else hosts.after("the first process has prepared the folder"):
             teacher.teach(experiment, folder, say)
-            data = load_data(experiment, folder.tokenizer, _take_tokenizer(experiment, folder))
-            job = Run(experiment, folder, data, make_setup(experiment, data.vocabulary), say, show)
+            data = mixture.load(experiment, folder.tokenizer, _take_tokenizer(experiment, folder))
+            setup = make_setup(experiment, data.vocabulary, shares=mixture.shares(data))
+            job = Run(experiment, folder, data, setup, say, show)
             check_prompts(job)
             _describe(job)
             forks.begin(job)
             base = bases.read(experiment, root, job.setup.specs)
+            base = continual.with_fisher(experiment, job.setup, data.tokenizer, base)
             if writes:
                 _write_manifest(job, base.about)
                 hosts.wait("the first process has prepared the folder")

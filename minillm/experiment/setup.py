@@ -12,9 +12,9 @@ import numpy as np
 from minillm import hosts, params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
-from minillm.experiment import few
+from minillm.experiment import few, tasks
 from minillm.experiment.examples import example_length, row_lengths
-from minillm.experiment.recipes import recipe_gradient
+from minillm.experiment.recipes import recipe_gradient, recipe_objective, recipe_tuning
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
 from minillm.sections import NEEDS
@@ -45,10 +45,19 @@ class Setup(NamedTuple):
     gradient: Callable  # not jitted: what the training step computes first
 
 
-def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.Device] | None = None) -> Setup:
-    """Builds everything; allocates no array but the key. `devices`: those of the mesh; None: the first that JAX has."""
+def make_setup(
+    experiment: Experiment,
+    vocabulary: int,
+    devices: Sequence[jax.Device] | None = None,
+    shares: Mapping[str, float] | None = None,
+) -> Setup:
+    """Builds everything; allocates no array but the key.
+
+    `devices`: those of the mesh; None: the first that JAX has. `shares`: of the tasks in a mixture, which the data tells.
+    """
     module, config = model_config(experiment.model, vocabulary)
     specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
+    specs = specs | tasks.task_specs(experiment, specs, vocabulary)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model, devices)
     if getattr(config, "kernel", None) == "auto" and max(mesh.size, train.shards) > 1:
         config = dataclasses.replace(config, kernel="own")  # the fused one is measured, and tried, on one device alone
@@ -56,13 +65,15 @@ def make_setup(experiment: Experiment, vocabulary: int, devices: Sequence[jax.De
     if train.shards == 1:  # a virtual shard is computed on one device of "data"
         model = sharding.place_activations(model, experiment.mesh.rules, mesh)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
+    tuning = recipe_tuning(experiment, tuning)
     module, config = tuning.wrap_module(module, config)
-    _refuse_long_examples(experiment, getattr(config, "context", 1))
+    for name in (tasks.MAIN, *tasks.active(experiment)):
+        _refuse_long_examples(tasks.part(experiment, name), getattr(config, "context", 1))
     parts = "shards" if train.shards > 1 else "batch_size"
     if (count := getattr(train, parts)) % experiment.mesh.data:
         message = f"{parts} = {count} cannot be split over mesh.data = {experiment.mesh.data} devices"
         raise UserError(message, f"train.{parts}, mesh.data", f"make {parts} a multiple of mesh.data")
-    objective, coefficients = make_objective(experiment)
+    objective, coefficients = make_objective(experiment, shares)
     trainable_specs = tuning.specs(specs)
     optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
     batch = sharding.batch_sharding(mesh)
@@ -122,15 +133,21 @@ def _refuse_long_examples(experiment: Experiment, context: int) -> None:
 
 
 def head_patterns(experiment: Experiment) -> tuple[str, ...]:
-    """Paths of the objective's own heads, which train whatever the tuning method."""
+    """Paths of the objectives' own heads, which train whatever the tuning method."""
     if experiment.objective.name == "pattern":
         return ()  # its words are scored by what was pretrained
-    tasks = NEEDS[experiment.objective.name].tasks
-    return (*(f"{task}/*" for task in tasks), "pooler/*") if tasks else ()
+    heads = NEEDS[experiment.objective.name].tasks
+    others = ("tasks/*", "pooler/*") if tasks.active(experiment) else ("pooler/*",) if heads else ()
+    return (*(f"{head}/*" for head in heads), *others)
 
 
-def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:
-    """The [objective] section: the function and a coefficient per term."""
+def make_objective(
+    experiment: Experiment, shares: Mapping[str, float] | None = None
+) -> tuple[Callable, dict[str, float]]:
+    """The [objective] section, and those of [tasks]: the function and a coefficient per term."""
+    if tasks.active(experiment):
+        alone = lambda part: (*make_objective(part), NEEDS[part.objective.name].terms)
+        return tasks.joint_objective(experiment, shares, alone)
     section = experiment.objective
     objective, coefficients = evaluation_objective(experiment), dict(section.coefficients)
     options = NEEDS[section.name].options
@@ -139,7 +156,8 @@ def make_objective(experiment: Experiment) -> tuple[Callable, dict[str, float]]:
     if "z_loss" in options:
         objective = functools.partial(objective, z_loss=section.z_loss > 0.0)
         coefficients |= {"z": section.z_loss} if section.z_loss > 0.0 else {}
-    return few.with_terms(experiment, objective, coefficients)
+    objective, coefficients = few.with_terms(experiment, objective, coefficients)
+    return recipe_objective(experiment, objective, coefficients)
 
 
 def evaluation_objective(experiment: Experiment) -> Callable:

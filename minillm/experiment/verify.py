@@ -14,6 +14,7 @@ import jax
 
 from minillm.errors import UserError
 from minillm.experiment import base as bases
+from minillm.experiment import continual, mixture
 from minillm.experiment import folder as folders
 from minillm.experiment import fork as forks
 from minillm.experiment.data import Data
@@ -97,7 +98,7 @@ def replay(opened: Opened, data: Data, record: Record, steps: int) -> Iterator[t
         session = next(s for s in reversed(record.sessions) if s["after_step"] < line["step"])
         settings = (session["steps"], session["rules"], session.get("on_non_finite"), *session["mesh"].items())
         if settings not in setups:
-            setups[settings] = _session_setup(opened, session, data.vocabulary)
+            setups[settings] = _session_setup(opened, session, data)
         setup = setups[settings]
         if state is None:
             state, frozen = _begin(opened, record, setup)
@@ -127,6 +128,7 @@ def _begin(opened: Opened, record: Record, setup: Setup) -> tuple[State, Any]:
 def _base(opened: Opened) -> dict:
     """What the run began with, from the run that it came from. Raises: UserError where that is another by now."""
     found = bases.read(opened.experiment, opened.folder.root, opened.setup.specs)
+    found = continual.with_fisher(opened.experiment, opened.setup, opened.tokenizer, found)
     recorded = folders.read_json(opened.folder.manifest).get("base", {})
     if found.about.get("parameter_sha256") != recorded.get("parameter_sha256"):
         raise UserError("the base's parameters are no longer those that the run began with", recorded["run"],
@@ -134,13 +136,14 @@ def _base(opened: Opened) -> dict:
     return found.arrays
 
 
-def _session_setup(opened: Opened, session: dict, vocabulary: int) -> Setup:
+def _session_setup(opened: Opened, session: dict, data: Data) -> Setup:
     """The setup that a session trained with: what may change on resume as it was then."""
     experiment = opened.experiment
     changed = {name: session[name] for name in ("steps", "on_non_finite") if name in session}
     train = dataclasses.replace(experiment.train, **changed)
     mesh = dataclasses.replace(experiment.mesh, rules=session["rules"], **session["mesh"])
-    return make_setup(dataclasses.replace(experiment, train=train, mesh=mesh), vocabulary)
+    changed = dataclasses.replace(experiment, train=train, mesh=mesh)
+    return make_setup(changed, data.vocabulary, shares=mixture.shares(data))
 
 
 def _saved_difference(record: Record, step: int, state: State) -> Difference | None:

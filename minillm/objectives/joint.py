@@ -37,5 +37,26 @@ def joint(parts: Mapping[str, Objective]) -> Objective:
     return objective
 
 
+def with_own_rows(model: Model, name: str) -> Model:
+    """The model as one task of several sees it: rows of the table under tasks/NAME stand in for those of the same path.
+
+    So each task has a classifier of its own, on the body that all share.
+    """
+    own = lambda params: {**params, **params.get("tasks", {}).get(name, {})}
+    redirect = lambda head: lambda params, hidden, **others: head(own(params), hidden, **others)
+    heads = {kind: redirect(head) for kind, head in model.heads.items()}
+    logits = model.logits and (lambda params, hidden: model.logits(own(params), hidden))
+    return model._replace(heads=heads, logits=logits)
+
+
+def own_part(name: str, objective: Objective) -> Objective:
+    """The objective for a model whose rows under tasks/NAME are this task's."""
+
+    def part(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:
+        return objective(with_own_rows(model, name), params, batch, key, extra)
+
+    return part
+
+
 def _named(name: str, sums: Sums) -> Sums:
     return Sums(*({f"{name}/{term}": value for term, value in table.items()} for table in sums[:3]))

@@ -18,6 +18,7 @@ import numpy as np
 
 from minillm.bits import byte_view, leaf_hashes, replace_file
 from minillm.errors import UserError
+from minillm.params import flatten
 
 __all__ = [
     "START",
@@ -73,6 +74,7 @@ def hash_shards(batch: Mapping[str, Any], shards: int) -> np.ndarray:
 
 def hash_batch(batch: Mapping[str, Any], shards: int) -> str:
     """A batch's hash; with virtual shards that of its shards' hashes, which several processes can make together."""
+    batch = flatten(batch)  # several tasks have a batch each
     return hash_arrays(batch if shards == 1 else {"shards": hash_shards(batch, shards)})
 
 

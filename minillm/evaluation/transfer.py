@@ -1,0 +1,70 @@
+"""What a sequence of tasks forgets and what it carries on, from the matrix of accuracies.
+
+R[i, j]: accuracy on task j after learning task i            Lopez-Paz and Ranzato 2017, section 2.1
+average accuracy   ACC = mean over j of R[T, j]
+backward transfer  BWT = mean over j < T of  R[T, j] - R[j, j]          below 0: it has forgotten
+forgetting         mean over j < T of  max over i < T of R[i, j]  -  R[T, j]        Chaudhry et al. 2018, equation 3
+forward transfer   FWT = mean over j > 1 of  R[j - 1, j] - b_j,  b_j: accuracy before anything was learned
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from minillm.errors import UserError
+from minillm.evaluation.intervals import over_seeds
+
+Matrix = Float64[np.ndarray, "tasks tasks"]
+
+
+def summarise(matrix: Matrix, before: Sequence[float] | None = None) -> dict[str, float]:
+    """{"average_accuracy", "backward_transfer", "forgetting"}, and "forward_transfer" where `before` gives b_j."""
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        message = f"a matrix of shape {list(matrix.shape)}, expected one row and one column per task, two at least"
+        raise UserError(message, "sequence", "judge the model on every task after each")
+    last, own = matrix[-1], np.diag(matrix)
+    best = np.array([matrix[task:-1, task].max() for task in range(len(matrix) - 1)])
+    found = {
+        "average_accuracy": float(last.mean()),
+        "backward_transfer": float((last - own)[:-1].mean()),
+        "forgetting": float((best - last[:-1]).mean()),
+    }
+    if before is not None:
+        ahead = [matrix[task - 1, task] - before[task] for task in range(1, len(matrix))]
+        found["forward_transfer"] = float(np.mean(ahead))
+    return found
+
+
+def separate(matrix: Matrix) -> Matrix:
+    """The matrix where each task keeps a model of its own: R[j, j] ever after, what the newest says before."""
+    matrix = np.asarray(matrix, np.float64)
+    later = np.tril(np.ones(matrix.shape, bool))
+    return np.where(later, np.diag(matrix)[None, :], matrix)
+
+
+def over_matrices(matrices: Sequence[Matrix], tasks: Sequence[str]) -> dict[str, Any]:
+    """One matrix per seed -> {"tasks", "matrix": means, each measure with its mean, interval and values}."""
+    measures = [summarise(matrix) for matrix in matrices]
+    found = {name: over_seeds([row[name] for row in measures]) for name in measures[0]}
+    return {"tasks": list(tasks), "matrix": np.mean(matrices, axis=0).tolist()} | found
+
+
+def of_rows(order: Sequence[str], rows: Sequence[Mapping[str, Any]], apart: bool = False) -> dict[str, Any] | None:
+    """A lab's rows of the members in `order`, judged on [tests] in the same order -> `over_matrices`.
+
+    None where one is missing. `apart`: each task keeps its own model. Raises: UserError where tests are not one per task.
+    """
+    by_member = {row["member"]: row for row in rows}
+    if not all(member in by_member for member in order):
+        return None
+    tests = [key for key in by_member[order[0]] if key.startswith("on_")]
+    if len(tests) != len(order):
+        message = f"{len(order)} members in the sequence and {len(tests)} tests"
+        raise UserError(message, "sequences", "name as many [tests], in the order of the tasks")
+    values = np.array([[by_member[member][test]["values"] for test in tests] for member in order])
+    matrices = [values[..., seed] for seed in range(values.shape[-1])]
+    matrices = [separate(matrix) for matrix in matrices] if apart else matrices
+    return over_matrices(matrices, [test.removeprefix("on_") for test in tests])

@@ -1,0 +1,48 @@
+"""A row of a lab's table: what the runs of one member have reached and cost, over their seeds."""
+
+import tomllib
+from typing import Any
+
+from minillm.evaluation.intervals import over_seeds
+from minillm.experiment import folder as folders
+from minillm.experiment.workers import Job
+from minillm.report.columns import ATTACKS
+
+METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error", "nearest",
+           "bleu", "chrf", "rouge1", "rouge2", "rougeL", "placeholders_kept",
+           "answer_f1", "exact_match", "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2",
+           *ATTACKS)  # fmt: skip
+COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")
+
+
+def make_row(member: str, runs: list[Job], summaries: list[dict], part: str) -> dict[str, Any]:
+    """Mean and interval of every metric and cost that all summaries have."""
+    manifest = folders.read_json(runs[0].run / "manifest.json")
+    objective = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))["objective"]["name"]
+    row = {"member": member, "objective": objective, "seeds": [job.seed for job in runs],
+           "parameters": summaries[0]["parameters"], "trainable_parameters": summaries[0]["trainable_parameters"],
+           "steps": summaries[0]["steps"], "data_sha256": manifest["data_sha256"],
+           "tokenizer_sha256": manifest["tokenizer_sha256"]}  # fmt: skip
+    for name in COSTS:
+        values = [summary[name] for summary in summaries if summary.get(name) is not None]
+        row |= {name: spread(values)} if values else {}
+    part = summaries[0].get("judged", "validation") if part == "judged" else part
+    judged = [summary[part] for summary in summaries]
+    for name in METRICS:
+        if all(name in found for found in judged):
+            row[name] = spread([found[name] for found in judged])
+    for kind, place in (("on", lambda found: found), ("task", lambda found: found.get("test") or found["validation"])):
+        for name, found in summaries[0].get("tests" if kind == "on" else "tasks", {}).items():
+            if "accuracy" in place(found):
+                parts = [
+                    place(summary["tests" if kind == "on" else "tasks"][name])["accuracy"] for summary in summaries
+                ]
+                row[f"{kind}_{name}"] = spread(parts)
+    return row
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation (0 for a single value), the values, and where there are several the 95 % interval by t."""
+    found = over_seeds(values)
+    interval = {} if found["low"] is None else {"low": found["low"], "high": found["high"]}
+    return {"mean": found["mean"], "deviation": found["deviation"] or 0.0, "values": values} | interval

@@ -1,0 +1,207 @@
+"""One task after the other: what is held, what is mixed in, and that a strength of zero holds nothing."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_labelled import config, reviews, silent
+
+from minillm.config import load
+from minillm.errors import UserError
+from minillm.experiment import base as bases
+from minillm.experiment import mixture
+from minillm.experiment import run as runs
+from minillm.experiment.reopen import open_run
+from minillm.experiment.verify import verify
+from minillm.models.contract import Model
+from minillm.objectives.contract import Sums, total_loss
+from minillm.objectives.distill import OLD, distilled, with_old_scores
+from minillm.params import flatten
+from minillm.training import checkpoint
+from minillm.tuning import elastic
+from minillm.tuning.freeze import full
+
+NEXT = """
+[base]
+run = '{base}'
+[tests.old]
+source = "lines"
+path = "{old}"
+labels = ["neg", "pos"]
+validation = 0.2
+test = 0.2
+"""
+METHODS = {"plain": 'method = "plain"', "ewc": 'method = "ewc"\nstrength = 50.0\nbuffer = 20',
+           "replay": 'method = "replay"\nshare = 0.3\nbuffer = 20', "distill": 'method = "distill"'}  # fmt: skip
+
+
+MODEL = Model(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("continual")
+    lines = reviews(160).splitlines(keepends=True)
+    (root / "old.txt").write_text("".join(lines[:80]))
+    (root / "new.txt").write_text("".join(lines[80:]))
+    (root / "old.toml").write_text(config(root / "old.txt", steps=10))
+    runs.run(bases.load(root / "old.toml", ["baselines.text=false"]), root / "old", False, silent, silent)
+    text = config(root / "new.txt", steps=4)
+    text = text[: text.index("[tokenizer]")] + text[text.index("[objective]") :]
+    text += NEXT.format(base=root / "old", old=root / "old.txt")
+    for name, section in METHODS.items():
+        (root / f"{name}.toml").write_text(f"{text}[continual]\n{section}\n")
+    return root
+
+
+def make(folder, name, root, *settings, resume=False):
+    experiment = bases.load(folder / f"{name}.toml", ["baselines.text=false", "train.log_every=1", *settings])
+    return runs.run(experiment, root, resume, silent, silent)
+
+
+def test_the_penalty_and_its_slope_are_those_of_the_paper():
+    params = {"a": jnp.array([1.0, 2.0]), "fisher": {"a": jnp.array([4.0, 0.0])}}
+    tuning = elastic.elastic(full(), 3.0)
+    trainable, frozen, _ = tuning.init(params, jax.random.key(0))
+    assert set(trainable) == {"a"}
+    moved = {"a": jnp.array([1.5, 9.0])}
+    assert float(tuning.penalty(trainable, frozen)) == 0.0
+    np.testing.assert_allclose(tuning.penalty(moved, frozen), 0.5 * 3.0 * 4.0 * 0.25)
+    np.testing.assert_allclose(jax.grad(tuning.penalty)(moved, frozen)["a"], [3.0 * 4.0 * 0.5, 0.0])
+    np.testing.assert_array_equal(tuning.attach(moved, frozen)["a"], moved["a"])
+
+
+def test_the_fisher_information_is_the_curvature_of_the_divergence():
+    """F is the diagonal of the Hessian of KL(p_theta* || p_theta) at theta*: another way to the same numbers."""
+    random = np.random.default_rng(0)
+    rows = {"x": jnp.asarray(random.normal(size=(7, 3)), jnp.float32)}
+    kernel = {"w": jnp.asarray(random.normal(size=(3, 4)), jnp.float32)}
+    said = lambda params, row: jax.nn.log_softmax(jnp.tanh(row["x"]) @ params["w"])
+
+    def divergence(w):
+        logs, new = (jnp.stack([said({"w": k}, {"x": x}) for x in rows["x"]]) for k in (kernel["w"], w))
+        return (jnp.exp(logs) * (logs - new)).sum() / 7
+
+    hessian = jax.hessian(divergence)(kernel["w"]).reshape(12, 12)
+    found = elastic.fisher_information(said, kernel, rows)
+    np.testing.assert_allclose(found["w"].reshape(-1), np.diag(hessian), rtol=1e-4, atol=1e-6)
+
+
+def test_old_answers_are_softened_and_weigh_rows(monkeypatch):
+    from minillm.objectives import distill
+
+    scores, old = jnp.array([[1.0, 3.0], [0.0, 0.0], [5.0, 1.0]]), jnp.array([[2.0, 0.0], [1.0, 1.0], [9.0, 9.0]])
+    monkeypatch.setattr(distill, "head_scores", lambda *_: scores)
+    plain = lambda *_: Sums({"loss": 1.0}, {"loss": 2.0}, {})
+    batch = {"weights": jnp.array([1.0, 1.0, 0.0]), OLD: old}
+    found = distilled(plain, 2.0)(MODEL, None, batch)
+    q, p = jax.nn.softmax(old / 2.0), jax.nn.softmax(scores / 2.0)
+    expected = -(q * jnp.log(p)).sum(-1)[:2].sum()
+    np.testing.assert_allclose(found.sums["distill"], expected, rtol=1e-6)
+    np.testing.assert_allclose(total_loss(found, found.weights, {"distill": 3.0}), 0.5 + 1.5 * expected, rtol=1e-6)
+    without = distilled(plain, 2.0)(MODEL, None, {"weights": jnp.ones(3)})
+    assert float(without.sums["distill"]) == 0.0
+
+
+def test_old_scores_reach_the_gradient_and_its_weights():
+    seen = []
+
+    def gradient(trainable, frozen, extra, batch, key, weights=None):
+        seen.append(set(batch))
+        return batch[OLD], None
+
+    gradient.weights = lambda trainable, frozen, extra, batch, key: seen.append(set(batch))
+    wrapped = with_old_scores(gradient, lambda frozen, batch: frozen["anchor"] * batch["x"])
+    assert wrapped({}, {"anchor": 3.0}, {}, {"x": 2.0}, None)[0] == 6.0
+    wrapped.weights({}, {"anchor": 3.0}, {}, {"x": 2.0}, None)
+    assert seen == [{"x", OLD}] * 2
+
+
+@pytest.mark.slow
+def test_replay_is_an_exact_share_and_both_streams_are_read_in_order(folder):
+    experiment = bases.load(folder / "replay.toml", ["continual.share=0.3", "train.batch_size=8"])
+    opened = open_run(folder / "old")
+    data = mixture.load(experiment, opened.folder.tokenizer, opened.tokenizer)
+    plain = mixture.load(bases.load(folder / "plain.toml"), opened.folder.tokenizer, opened.tokenizer)
+    key = lambda row: tuple(row.tolist())
+    new = {key(row) for step in range(30) for row in plain.batch(step)["tokens"]}
+    counts, seen = [], set()
+    for step in range(40):
+        batch = data.batch(step)
+        old = [row for row in batch["tokens"] if key(row) not in new]
+        seen |= set(map(key, old))
+        counts.append(len(old))
+        assert len(batch["tokens"]) == 8
+        assert batch["index"].tolist() == list(range(8))
+    assert [int(0.3 * 8 * (step + 1)) for step in range(40)] == np.cumsum(counts).tolist()
+    assert len(seen) == 20  # the buffer
+    first = [key(row) for step in range(9) for row in data.batch(step)["tokens"] if key(row) in new]
+    wanted = [key(row) for step in range(9) for row in plain.batch(step)["tokens"]]
+    assert first == wanted[: len(first)]
+    assert data.sha256 != plain.sha256
+
+
+@pytest.mark.slow
+def test_each_method_runs_is_judged_on_the_past_and_holds_nothing_at_strength_zero(folder, tmp_path):
+    plain = make(folder, "plain", tmp_path / "plain")
+    assert 0.0 <= plain["tests"]["old"]["accuracy"] <= 1.0
+    zero = {"ewc": "continual.strength=0.0", "replay": "continual.share=0.0", "distill": "continual.strength=0.0"}
+    hashes = {}
+    for name, setting in zero.items():
+        assert make(folder, name, tmp_path / f"{name}-0", setting)["parameter_hash"] == plain["parameter_hash"]
+    for name in zero:
+        hashes[name] = make(folder, name, tmp_path / name)["parameter_hash"]
+    assert len({plain["parameter_hash"], *hashes.values()}) == 4
+    assert load(tmp_path / "ewc/config.toml").continual.past == (str(folder / "old"),)
+    manifest = json.loads((tmp_path / "ewc/manifest.json").read_text())
+    assert "classify/kernel" not in manifest["base"]["new"]  # the head goes on
+    saved = checkpoint.verify(tmp_path / "ewc/frozen", 0)["leaves"]
+    assert {"anchor/classify/kernel", "fisher/classify/kernel"} <= set(saved)
+    assert verify(tmp_path / "ewc", 2, silent)["equal"]
+    # a third task on the second: the past is both
+    raw = (folder / "ewc.toml").read_text().replace(str(folder / "old") + "'", str(tmp_path / "ewc") + "'")
+    (tmp_path / "third.toml").write_text(raw)
+    third = bases.load(tmp_path / "third.toml", ["baselines.text=false"])
+    assert third.continual.past == (str(folder / "old"), str(tmp_path / "ewc"))
+    base = bases.read(third, tmp_path / "x", open_run(tmp_path / "ewc").setup.specs)
+    ended = open_run(tmp_path / "ewc")
+    state = checkpoint.restore(ended.folder.checkpoints, 4, runs.restore(ended.folder, ended.setup, 4)[0])[0]
+    np.testing.assert_array_equal(base.arrays["classify/kernel"], flatten(state.trainable)["classify/kernel"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ewc", "distill"])
+def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(name, folder, tmp_path):
+    short = ["train.steps=4", "train.evaluate_every=2", "train.shards=2"]
+    for root, devices in (("one", 1), ("two", 2)):
+        found = make(folder, name, tmp_path / root, *short, f"mesh.data={devices}")
+    read = lambda root: [json.loads(line) for line in (tmp_path / root / "metrics.jsonl").read_text().splitlines()]
+    losses = [[line["loss"] for line in read(root) if "loss" in line] for root in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=2e-5)
+    checkpoint.drop_after(tmp_path / "two/checkpoints", 2)
+    again = make(folder, name, tmp_path / "two", *short, "mesh.data=2", resume=True)
+    assert again["parameter_hash"] == found["parameter_hash"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("continual.share=0.2",), "share says nothing to the method 'ewc'"),
+        (("continual.strength=-1.0",), "strength must not be negative"),
+        (("continual.methud='ewc'",), "did you mean 'method'"),
+        (("data.labels=['neg', 'pos', 'x']", "tests.old.labels=['neg', 'pos', 'x']"), "tasks share one head"),
+        (("tests.old.labels=['neg']",), "tests are of the run's own classes"),
+        (("tests.old.lables=['neg']",), "did you mean 'labels'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_training(folder, settings, words):
+    with pytest.raises(UserError, match=words):
+        bases.load(folder / "ewc.toml", settings)
+
+
+def test_there_must_be_something_to_forget(folder, tmp_path):
+    (tmp_path / "first.toml").write_text((folder / "old.toml").read_text() + '[continual]\nmethod = "plain"\n')
+    with pytest.raises(UserError, match="nothing that could be forgotten"):
+        bases.load(tmp_path / "first.toml")
