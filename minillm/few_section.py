@@ -100,7 +100,8 @@ def refuse_few(experiment: Any, where: str) -> None:
     found = {name: getattr(experiment, name) for name in ("annotation", "pseudo", "consistency", "contrastive")}
     text = objective == "classify" and bool(experiment.data.labels)
     for name in [name for name, section in found.items() if section is not None]:
-        if not text and not (name == "contrastive" and objective == "simcse"):
+        words = name == "annotation" and objective == "pattern"
+        if not text and not words and not (name == "contrastive" and objective == "simcse"):
             message = f"{name} says nothing to the objective {objective!r} on {experiment.data.source}"
             raise UserError(message, f"{where}: {name}", "leave it out, or classify texts with data.labels")
     annotation, pseudo, consistency, contrastive = found.values()

@@ -145,7 +145,7 @@ def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dic
     [rows, labels], [rows, length, labels] for tags, or [rows, length, 2] for answers. Compiled once.
     """
     if experiment.objective.name == "pattern":
-        return _reader(setup, word_scores)
+        return reader(setup, word_scores)
     head = NEEDS[experiment.objective.name].tasks[0]
     return reader(setup, lambda model, params, batch: head_scores(model, params, batch, None, head))
 
