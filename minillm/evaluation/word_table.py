@@ -5,7 +5,8 @@
 IBM model 1 (Brown et al. 1993, section 4.1), here of the source given the target, whose place 0 is an empty word. Each
 round counts how much of each source word every target piece explains, c(s, t) = p(s | t) / sum over j of p(s | t_j), added
 over all pairs, and divides: p(s | t) = c(s, t) / sum over s of c(s, t). A source word then is written as the piece that
-explains most of it, or as nothing where that is the empty word; an unknown word is copied. Order stays the source's.
+explains most of it, or as nothing where that is the empty word; unknown words and placeholders are copied. Order stays
+the source's.
 """
 
 import re
@@ -56,6 +57,7 @@ def translate(table: dict[str, int | None], source: str, spell: Callable[[str], 
     written: list[int] = []
     for found in WORD.finditer(source):
         word = found[0].lower()
-        known = table[word] if word in table else spell(found[0])
+        sign = "\ue000" <= word <= "\uf8ff"  # stands for a placeholder: copied, whatever the table has learned of it
+        known = table[word] if word in table and not sign else spell(found[0])
         written += [] if known is None else [known] if isinstance(known, int) else known
     return written
