@@ -135,7 +135,7 @@ def baselines(
         words = round(float(np.median([len(answer.split()) for answer in answers])))
         return found | {"first sentence": [_first_sentence(text) for text in asked],
                         f"first {words} words": [" ".join(text.split()[:words]) for text in asked]}  # fmt: skip
-    table = word_table.fit_table(sources, pieces.encode_many(answers))
+    table = word_table.fit_table(sources, pieces.encode_many([show(text, []) for text in answers]))  # signs are copied
     said = [pieces.decode(word_table.translate(table, text, pieces.encode)) for text in questions]
     return {"word by word": back(said)} | found
 
