@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from tiny_labelled import config, reviews, silent
+from tiny_labelled import based, config, reviews, silent
 
 from minillm.errors import UserError
 from minillm.experiment import base as bases
@@ -130,3 +130,11 @@ def test_suspected_labels_are_left_out_and_the_finding_is_judged_by_the_truth(fo
     hits = round(found["finding"]["recall"] * 12)
     assert found["wrong_left"] == 12 - hits
     assert found["finding"]["chance"] == pytest.approx(0.2)
+
+
+def test_words_and_frozen_features_stand_beside_the_model_that_begins_with_them(folder, taught):
+    (folder / "hybrid.toml").write_text(
+        based(folder / "reviews.txt", folder / "teacher") + "[baselines]\nfeatures = true\n"
+    )
+    found = finish(folder, "hybrid", "train.steps=2", file="hybrid.toml")
+    assert {"TF-IDF and frozen features", "frozen features + logistic regression"} <= set(found["baselines"])

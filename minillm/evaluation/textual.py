@@ -98,6 +98,29 @@ def logistic_head(
     return _fit(train, labels, strength, classes)(test)
 
 
+def fit_joined(
+    train: Examples,
+    train_features: np.ndarray,
+    validation: Examples,
+    validation_features: np.ndarray,
+    classes: int | None,
+) -> Callable[[Sequence[str], np.ndarray], np.ndarray]:
+    """The linear model on words and a network's features at once: (texts, features [texts, features]) -> probabilities.
+
+    Each text's features get the length of its TF-IDF vector, 1, so that neither side drowns the other.
+    """
+    transform, counted = fit_vectors(train.texts)
+
+    def beside(vectors: sparse.csr_matrix, features: np.ndarray) -> sparse.csr_matrix:
+        lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        return sparse.hstack([vectors, sparse.csr_matrix(features / lengths)]).tocsr()
+
+    rows = beside(counted, train_features), beside(transform(validation.texts), validation_features)
+    labels = np.asarray(train.labels), np.asarray(validation.labels)
+    _, predict = _choose(rows, labels, STRENGTHS, classes)
+    return lambda texts, features: predict(beside(transform(texts), features))
+
+
 def parts_words(texts: Sequence[str]) -> bool:
     """Whether spaces part the words: at most half of the letters are Chinese or Japanese."""
     without = sum(len(WITHOUT_SPACES.findall(text)) for text in texts)

@@ -166,9 +166,14 @@ def baseline_answers(job: Run, split: str, base: Mapping[str, np.ndarray]) -> di
     if base and experiment.baselines.features:
         features = supervised.extractor(job.setup._replace(tuning=full()))  # the base alone, without what a method adds
         weights = unflatten(flatten(init_params(job.setup.specs, job.setup.key)) | dict(base))
-        rows = [features(weights, {}, job.data.evaluation(name)) for name in ("train", split)]
-        labels, classes = supervised.label_array(experiment, parts["train"]), _classes(experiment)
-        found["frozen features + logistic regression"] = textual.logistic_head(rows[0], labels, rows[1], classes)
+        rows = {name: features(weights, {}, job.data.evaluation(name)) for name in {"train", "validation", split}}
+        train, validation, asked = (_examples(experiment, parts[name]) for name in ("train", "validation", split))
+        classes = _classes(experiment)
+        head = textual.logistic_head(rows["train"], train.labels, rows[split], classes)
+        found["frozen features + logistic regression"] = head
+        if train.pairs is None:
+            joined = textual.fit_joined(train, rows["train"], validation, rows["validation"], classes)
+            found["TF-IDF and frozen features"] = joined(asked.texts, rows[split])
     return found
 
 
