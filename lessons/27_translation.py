@@ -233,10 +233,10 @@ report("27", numbers)
 # headline 0.161: a headline has words of its own.
 # ## Real runs
 # `configs/translate.toml` learns from messages of six programs, `configs/translate-fr.toml` joins French and Chinese through the English text that
-# both share; their headers have the numbers. `minillm predict runs/translate --text "Close %(name)s"` and `experiment/translate.py` write.
+# both share; their headers have the numbers. `configs/titles-write.toml` fails to write headlines. `minillm predict runs/translate --text "Close
+# %(name)s"` and `experiment/translate.py` write.
 # ## What this toy does not show
-# - Words with several meanings, names; that many translations are right, not one; more seeds than one.
-# - Whether a text is *true*: a fluent headline may say what the article does not. No n-gram counts that.
+# Words with several meanings; that many translations are right; other seeds; whether a text is *true*, which no n-gram counts.
 # ## Exercises: `minillm lessons check 27`, with `--hints` for help
 # 1. `decoder_input(targets, begin, pad)` · 10 minutes, easy · what the decoder reads in teacher forcing.
 # 2. `rouge_l(written, reference)` · 25 minutes, medium · the longest common subsequence, and its F1.

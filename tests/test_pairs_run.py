@@ -100,6 +100,9 @@ def test_a_run_is_judged_by_what_it_writes(done):
     evaluation = json.loads((root / "evaluation.json").read_text())
     exact = np.mean([row["this model"] == row["reference"] for row in evaluation["written"]])
     assert exact == pytest.approx(summary["test"]["exact_match"])
+    speeds = [line for line in (root / "metrics.jsonl").read_text().splitlines() if "per_second" in line]
+    assert speeds
+    assert all("examples_per_second" in line for line in speeds)  # tokens would be counted with their padding
     report = (root / "report.html").read_text()
     assert "BLEU" in report
     assert "word by word" in report

@@ -32,6 +32,7 @@ from minillm.tuning.freeze import attach_apart
 WIDENED = (
     "this CPU computes in float32 what is bfloat16 elsewhere: temporaries take up to half of this on an accelerator"
 )
+NARROWER = "pairs of texts: this is the widest batch; most are narrower, so that here work, exchanges and time are upper bounds"
 
 
 class Compiled(NamedTuple):
@@ -63,7 +64,11 @@ def describe(experiment: Experiment, machines: Sequence[Hardware] = ()) -> dict[
         "dtype": work.dtype,
         "collectives": summarise(compiled.collectives),
         "steps": experiment.train.steps,
-        "notes": [*([WIDENED] if widens(experiment, setup.mesh) else []), *_idle(experiment, setup)],
+        "notes": [
+            *([WIDENED] if widens(experiment, setup.mesh) else []),
+            *([NARROWER] if is_paired(experiment.data) and experiment.objective.name == "sequence_to_sequence" else []),
+            *_idle(experiment, setup),
+        ],
         "hardware": [estimate(work, machine) for machine in machines],
     }
 

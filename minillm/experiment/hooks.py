@@ -8,6 +8,7 @@ import jax
 
 from minillm import hosts
 from minillm.bits import host_array, sync
+from minillm.data_section import is_paired
 from minillm.experiment import folder as folders
 from minillm.experiment import recover, results
 from minillm.experiment.examples import example_length
@@ -19,14 +20,16 @@ from minillm.training.watch import Bad
 
 
 def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], dict]:
-    """(step, seconds) -> tokens (or images) per second and seconds left, measured since the line before.
+    """(step, seconds) -> tokens (images, pairs of texts) per second and seconds left, measured since the line before.
 
     The first line of a session has no speed: its step was compiled meanwhile. Nor has one after the run or the clock went
     back.
     """
-    tokens, steps = job.experiment.train.batch_size * example_length(job.experiment), job.experiment.train.steps
+    section, steps = job.experiment.data, job.experiment.train.steps
+    single = section.source in IMAGES or is_paired(section)  # batches of pairs differ in length
+    counted = job.experiment.train.batch_size * (1 if single else example_length(job.experiment))
     last = {"step": step, "seconds": seconds, "warm": False}
-    unit = "images_per_second" if job.experiment.data.source in IMAGES else "tokens_per_second"
+    unit = f"{'images' if section.source in IMAGES else 'examples' if single else 'tokens'}_per_second"
 
     def read(step: int, seconds: float) -> dict:
         went, took = step - last["step"], seconds - last["seconds"]
@@ -35,7 +38,7 @@ def speedometer(job: Run, step: int, seconds: float) -> Callable[[int, float], d
         if not warm:
             return {"time": seconds}
         pace = took / went
-        return {"time": seconds, unit: tokens / pace, "step_seconds": pace, "seconds_left": pace * (steps - step)}
+        return {"time": seconds, unit: counted / pace, "step_seconds": pace, "seconds_left": pace * (steps - step)}
 
     return read
 
