@@ -14,7 +14,7 @@ from minillm.data.placeholders import find
 from minillm.errors import UserError
 from minillm.experiment import display, reopen
 from minillm.experiment import run as runs
-from minillm.experiment.data import load_data
+from minillm.experiment.data import load_data, split_documents
 from minillm.experiment.predict import predict
 from minillm.experiment.translate import translate
 
@@ -139,6 +139,25 @@ def test_signs_are_pieces_of_their_own_and_no_text_of_a_part_is_in_another(done,
     assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
     whole, part = data.batch(3), data.batch_rows(3, slice(4, 9))
     assert all((whole[name][4:9] == part[name]).all() for name in whole)
+
+
+def test_a_source_in_two_files_is_an_error_or_leaves_the_part_nearer_to_training(file, tmp_path):
+    (tmp_path / "test.csv").write_text("en,zh\nONE  two!,一二\nnew words,新词\n")
+    (tmp_path / "train.csv").write_text("en,zh\none two,一二\nthree,三\nfour,四\nfive,五\nsix,六\n")
+    more = [f"data.path={tmp_path}/train.csv", f"data.test_path={tmp_path}/test.csv", "data.source=csv", "data.test=0.0"]
+    with pytest.raises(UserError, match="1 texts stand in two parts"):
+        split_documents(config(file, more=more))
+    splits, report = split_documents(config(file, more=[*more, "data.drop_leaks=true", "data.validation=0.3"]))
+    assert {d.text for d in splits.test} == {"ONE  two!", "new words"}
+    assert "one two" not in {d.text for d in (*splits.train, *splits.validation)}
+    assert report["leaks"]["train in test"]["folded"] == 1
+
+
+@pytest.mark.slow
+def test_a_t5_writes_too(file, tmp_path):
+    summary = runs.run(config(file, steps=4, kind="t5"), tmp_path / "t5", False, silent, silent)
+    assert set(summary["test"]) == {"bleu", "chrf", "exact_match", "placeholders_kept"}
+    assert len(translate(tmp_path / "t5", ["one two", "nine"])) == 2
 
 
 @pytest.mark.slow
