@@ -144,7 +144,12 @@ def test_signs_are_pieces_of_their_own_and_no_text_of_a_part_is_in_another(done,
 def test_a_source_in_two_files_is_an_error_or_leaves_the_part_nearer_to_training(file, tmp_path):
     (tmp_path / "test.csv").write_text("en,zh\nONE  two!,一二\nnew words,新词\n")
     (tmp_path / "train.csv").write_text("en,zh\none two,一二\nthree,三\nfour,四\nfive,五\nsix,六\n")
-    more = [f"data.path={tmp_path}/train.csv", f"data.test_path={tmp_path}/test.csv", "data.source=csv", "data.test=0.0"]
+    more = [
+        f"data.path={tmp_path}/train.csv",
+        f"data.test_path={tmp_path}/test.csv",
+        "data.source=csv",
+        "data.test=0.0",
+    ]
     with pytest.raises(UserError, match="1 texts stand in two parts"):
         split_documents(config(file, more=more))
     splits, report = split_documents(config(file, more=[*more, "data.drop_leaks=true", "data.validation=0.3"]))
