@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LESSONS = ROOT / "lessons"
 COURSE = plan.read(ROOT)
 WRITTEN = [lesson for lesson in COURSE.lessons if lesson.written]
-COVERED = 186  # sections with a written lesson: the README's figure, counted here by hand
+COVERED = 187  # sections with a written lesson: the README's figure, counted here by hand
 
 every_lesson = pytest.mark.parametrize("lesson", WRITTEN, ids=lambda lesson: lesson.stem)
 
@@ -112,7 +112,7 @@ def test_header_agrees_with_the_map(lesson):
     assert f'report("{lesson.id}"' in text
 
 
-LONGER = {"21": 300, "30": 370, "23": 340}  # two subjects in one: the bits of a run, and what several seeds say
+LONGER = {"24": 275, "21": 300, "30": 370, "23": 340}  # two subjects in one: the bits of a run, and what several seeds say
 
 
 @every_lesson

@@ -45,6 +45,9 @@ FIXED = {
     "annotation.": "it decides which texts have labels",
     "pseudo.": "the trunk's teacher has spoken already",
     "pretrain": "it comes before the fork",
+    "continual": "what it holds was fixed before the fork",
+    "tasks": "the trunk has the heads of its own tasks",
+    "mixing": "the trunk has read its rows in other shares",
 }
 MAY_CHANGE = ("model.dropout", "model.dtype", "model.remat", "model.scan", "data.path", "data.length", "data.shifts",
               "tuning.layer_decay", "tuning.unfreeze_every", "tuning.orthogonality")  # fmt: skip

@@ -37,15 +37,8 @@ def part(experiment: Experiment, name: str, where: str = "config") -> Experiment
     task = experiment.tasks[name]
     model = {key: value for key, value in experiment.model.items() if key not in OWN}
     data = configs.located_data(task.data or experiment.data)
-    alone = {
-        "tasks": None,
-        "mixing": None,
-        "continual": None,
-        "tests": None,
-        "augment": None,
-        "attack": None,
-        "pretrain": {},
-    }
+    # what a recipe asks for is asked of the run's own task
+    alone = {field.name: None for field in dataclasses.fields(Experiment) if field.default is None} | {"pretrain": {}}
     found = dataclasses.replace(experiment, data=data, objective=task.objective, model=model, **alone)
     configs.refuse_mismatch(found, f"{where}: tasks.{name}")
     return dataclasses.replace(found, model=configs.resolve_model(found, f"{where}: tasks.{name}"))
@@ -92,7 +85,7 @@ def _refuse_stray(experiment: Experiment, where: str) -> None:
     others = {
         "several processes": experiment.mesh.distributed,
         "[continual]": experiment.continual,
-        "[adversarial]": experiment.adversarial,
+        **{f"[{name}]": getattr(experiment, name) for name in ("adversarial", "pseudo", "consistency", "contrastive")},
     }
     for what in (name for name, there in others.items() if there and experiment.tasks):
         raise UserError(f"{what} and [tasks] do not go together", f"{where}: tasks", "leave one of them out")
