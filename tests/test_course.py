@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LESSONS = ROOT / "lessons"
 COURSE = plan.read(ROOT)
 WRITTEN = [lesson for lesson in COURSE.lessons if lesson.written]
-COVERED = 187  # sections with a written lesson: the README's figure, counted here by hand
+COVERED = 190  # sections with a written lesson: the README's figure, counted here by hand
 
 every_lesson = pytest.mark.parametrize("lesson", WRITTEN, ids=lambda lesson: lesson.stem)
 
