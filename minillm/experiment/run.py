@@ -217,7 +217,8 @@ def _describe(job: Run) -> None:
         trained = count(job.setup.tuning.specs(job.setup.specs))
         job.say(f"Tuning: {job.experiment.tuning.method}, {trained:,} parameters train, head included")
     if cut := job.data.cleaning.get("cut", {}).get("train"):
-        longer = f"{cut:,} of {split['train']['documents']:,} training texts are longer than {example_length(job.experiment)} tokens"
+        texts = len(job.data.documents.get("train", ())) or split["train"]["documents"]
+        longer = f"{cut:,} of {texts:,} training texts are longer than {example_length(job.experiment)} tokens"
         job.say(f"{longer} and lose the rest of them: data.length.")
     for line in describe(job.data.cleaning):
         job.say(line)
