@@ -45,6 +45,7 @@ def _curve(table: Mapping[str, Any], rows: Rows, path: Path) -> None:
         above.set_xticks([rate * count for count in ticks])
         above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2f}"))
         above.xaxis.set_minor_formatter(NullFormatter())
+        above.tick_params(labelsize=8)
         above.set_xlabel("what the labels cost (annotation.seconds and wage)", fontsize=8)
     _finish(axis, metric, "labelled training texts")
     axis.legend(fontsize=8, frameon=False)
@@ -75,7 +76,7 @@ def _ways(table: Mapping[str, Any], rows: Rows, path: Path) -> None:
     right.set_yticks(range(len(shown)), [row["right"] for row in shown], fontsize=8)
     right.invert_yaxis()
     if shown:
-        right.set_title(f"less {shown[0]['left']}, paired by seed, 95 % interval", fontsize=9)
+        right.set_title(f"difference to {shown[0]['left']}, paired by seed, 95 % interval", fontsize=9)
     right.grid(axis="x", alpha=0.25)
     right.tick_params(labelsize=8)
     right.spines[["top", "right"]].set_visible(False)
