@@ -112,6 +112,10 @@ def refuse_few(experiment: Any, where: str) -> None:
     if contrastive is not None and kind != "bert":
         message = f"its vectors need a model that reads both ways, {kind} is none"
         raise UserError(message, f"{where}: contrastive", "use a bert")
+    dropout = experiment.model.get("dropout", 0.1 if kind == "bert" else 0.0)
+    if dropout == 0.0 and (objective == "simcse" or (consistency is not None and not uda)):
+        message = "the two views of a text differ by dropout alone, which is 0"
+        raise UserError(message, f"{where}: model.dropout", "set it above 0")
     if contrastive is not None and consistency is not None and not uda:
         message = "r_drop reads the batch twice, the contrastive term once"
         raise UserError(message, f"{where}: consistency.kind", "use one of the two")

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 
+from minillm.evaluation.textual import parts_words
+
 ORDER, CHARACTERS, BETA = 4, 6, 2  # longest n-gram of BLEU and of chrF; how much more recall counts than precision
 BLEU_SIZE, CHRF_SIZE = 2 * ORDER + 2, 3 * CHARACTERS
 # sacrebleu writes its ranges beyond U+FFFF in a way that takes in U+2001 to U+2A6D: quotes, dashes and arrows too
@@ -114,10 +116,11 @@ def longest_common(first: Sequence, second: Sequence) -> int:
 
 
 def rouge(written: Texts, references: Texts) -> dict[str, Float64[np.ndarray, "examples"]]:
-    """rouge1, rouge2 and rougeL of each example: F1."""
+    """rouge1, rouge2 and rougeL of each example: F1. Texts that no blanks part into words are compared by characters."""
+    split = WORD.findall if parts_words(references) else split_characters
     rows = []
     for text, reference in zip(written, references, strict=True):
-        said, true = WORD.findall(text.lower()), WORD.findall(reference.lower())
+        said, true = split(text.lower()), split(reference.lower())
         counted = [((ngrams(said, n) & ngrams(true, n)).total(), len(said) - n + 1, len(true) - n + 1) for n in (1, 2)]
         rows.append([_f1(*row) for row in [*counted, (longest_common(said, true), len(said), len(true))]])
     columns = np.array(rows, np.float64).reshape(-1, 3).T

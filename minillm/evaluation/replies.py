@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from minillm.errors import UserError
 from minillm.evaluation.textual import fit_vectors, parts_words
 
 
@@ -26,8 +27,13 @@ def distinct(texts: Sequence[str], n: int) -> float:
 
 
 def draw_candidates(replies: Sequence[str], others: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """For each reply itself, first, and `count` - 1 different ones of `others`, drawn by (seed, place)."""
+    """For each reply itself, first, and `count` - 1 different ones of `others`, drawn by (seed, place).
+
+    Raises: UserError where there are not as many.
+    """
     found, pool = [], list(dict.fromkeys(others))
+    if len(pool) < count:
+        raise UserError(f"{len(pool)} different replies for {count} candidates", "--candidates", "use fewer")
     for place, reply in enumerate(replies):
         generator = np.random.Generator(np.random.Philox(key=[seed, place]))
         drawn = [pool[i] for i in generator.permutation(len(pool))[:count] if pool[i] != reply][: count - 1]

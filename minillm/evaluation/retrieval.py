@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
+from scipy.stats import rankdata
 
 from minillm.evaluation.answers import tokens
 from minillm.evaluation.intervals import bootstrap
@@ -73,6 +74,8 @@ def judge(places: Int[np.ndarray, "questions"], depths: Sequence[int] = (1, 5, 1
 
 
 def reciprocal_fusion(*scores: Float[np.ndarray, "questions passages"], constant: float = 60.0) -> np.ndarray:
-    """Several scorings as one: the sum of 1 / (constant + rank) of each (Cormack, Clarke and Buettcher 2009)."""
-    order = [np.argsort(np.argsort(-table, axis=1, kind="stable"), axis=1, kind="stable") for table in scores]
-    return sum(1.0 / (constant + 1.0 + found) for found in order)
+    """Several scorings as one: the sum of 1 / (constant + rank) of each (Cormack, Clarke and Buettcher 2009).
+
+    Equal scores have the last rank of theirs, so that a scoring that finds nothing says nothing.
+    """
+    return sum(1.0 / (constant + rankdata(-table, "max", axis=1)) for table in scores)

@@ -26,7 +26,7 @@ def summarise(matrix: Matrix, before: Sequence[float] | None = None) -> dict[str
         message = f"a matrix of shape {list(matrix.shape)}, expected one row and one column per task, two at least"
         raise UserError(message, "sequence", "judge the model on every task after each")
     last, own = matrix[-1], np.diag(matrix)
-    best = np.array([matrix[task:-1, task].max() for task in range(len(matrix) - 1)])
+    best = matrix[:-1, :-1].max(0)
     found = {
         "average_accuracy": float(last.mean()),
         "backward_transfer": float((last - own)[:-1].mean()),

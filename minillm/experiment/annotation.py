@@ -9,7 +9,9 @@ from minillm.config import Experiment
 from minillm.data import annotation
 from minillm.data.document import Document
 from minillm.data.labels import labels_found
+from minillm.errors import UserError
 from minillm.evaluation import noise, textual
+from minillm.experiment import few
 
 
 class Annotated(NamedTuple):
@@ -30,6 +32,9 @@ def annotate(experiment: Experiment, documents: Sequence[Document]) -> Annotated
     chosen = annotation.choose(documents, count, seed)
     labelled = [document for document, own in zip(documents, chosen, strict=True) if own]
     unlabelled = [document for document, own in zip(documents, chosen, strict=True) if not own]
+    if not unlabelled and (few.learns_pseudo(experiment) or few.reads_unlabelled(experiment)):
+        message = f"all {count} training texts have a label, so that none is left to learn from without"
+        raise UserError(message, "annotation.labels", "set it to fewer")
     names = list(experiment.data.labels)
     truth = np.array([names.index(document.label) for document in labelled])
     labels = annotation.flip(truth, len(names), section.noise, seed, section.noise_kind)
@@ -65,16 +70,18 @@ def describe(cleaning: dict[str, Any]) -> list[str]:
 
 
 def unseen_probabilities(documents: Sequence[Document], labels: np.ndarray, classes: int) -> np.ndarray:
-    """[documents, classes] by TF-IDF with logistic regression, each by one that was fitted on other documents.
+    """[documents, classes] by TF-IDF (of both sentences of a pair) with logistic regression fitted on other documents.
 
     Its strength is chosen on each fifth of those.
     """
     texts = [document.text for document in documents]
+    paired = bool(documents) and documents[0].pair is not None
+    seconds = lambda rows: [documents[row].pair for row in rows] if paired else None
 
     def fit(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-        examples = lambda rows: textual.Examples([texts[row] for row in rows], labels[rows])
+        examples = lambda rows: textual.Examples([texts[row] for row in rows], labels[rows], seconds(rows))
         held_out = np.arange(len(places)) % 5 == 0
         baseline = textual.fit_tfidf(examples(places[~held_out]), examples(places[held_out]), classes)
-        return baseline.predict([texts[row] for row in others])
+        return baseline.predict([texts[row] for row in others], seconds(others))
 
     return noise.out_of_fold(fit, labels)

@@ -1,7 +1,7 @@
 """What is left of a classifier's accuracy when its input is changed on purpose, beside that of the baselines.
 
     fgm, pgd                  the embeddings move uphill in the loss of the true label, by at most `strength` per example
-    swap, delete, synonyms    the text is reworded at random `tries` times; it counts as right where all answers are
+    swap, delete, synonyms    the text is reworded at random `tries` times; it counts as right where the answers to it and all of these are
 
 The first two need the model's own gradient (a white box); baselines have no embeddings and stand beside the others only.
 Random rewordings are the weakest of attacks: who searches for the worst words finds worse ones.
@@ -70,8 +70,9 @@ def under_attack(
     for method in (name for name in TEXT if getattr(section, name)):
         rewording = augment.Rewording(**{method: getattr(section, method)}, thesaurus=thesaurus)
         found[method] = dict.fromkeys(["", *baselines], np.ones(len(documents), bool))
-        for time in range(section.tries):
-            made = [_reworded(document, rewording, time, place) for place, document in enumerate(documents)]
+        for time in range(section.tries + 1):  # the text itself comes last
+            made = documents if time == section.tries else [
+                _reworded(document, rewording, time, place) for place, document in enumerate(documents)]  # fmt: skip
             texts = [document.text for document in made]
             pairs = None if made[0].pair is None else [document.pair for document in made]
             answers = {"": score(*victim.weights, _batches(victim, made))}

@@ -1,5 +1,6 @@
 """The [augment] section: where synonyms and paraphrases come from, and batches of reworded texts."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ def _single_ids(pieces: Any, texts: Sequence[str]) -> dict[str, int]:
             if len(ids) == 1 and ids[0] != pieces.unk:
                 found.setdefault(unit, ids[0])
     return found
+
+
+def files_read(experiment: Experiment) -> dict[str, list[str]]:
+    """{"augment": hashes of the files that rewordings come from}, or nothing: they are data of the run."""
+    section = experiment.augment
+    if section is None or section.idle:
+        return {}
+    used = (section.synonyms and section.thesaurus, section.paraphrase and section.paraphrases)
+    paths = [Path(name) for name in used if name and name not in ("cilin", "base")]
+    return {"augment": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]} if paths else {}
 
 
 def make_rewording(experiment: Experiment, root: Path, pieces: Any, texts: Sequence[str]) -> augment.Rewording:

@@ -19,11 +19,13 @@ import numpy as np
 from minillm import config as configs
 from minillm.config import Experiment
 from minillm.data import mixing, rows, stratify
+from minillm.data.clean_labelled import folded_key
 from minillm.data.document import Document
 from minillm.data_section import DataConfig, is_labelled
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
 from minillm.experiment import judging, supervised
+from minillm.experiment.annotation import annotate
 from minillm.experiment.data import Data, join_hashes, split_documents
 from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup
@@ -39,7 +41,9 @@ def with_replay(experiment: Experiment, data: Data) -> Data:
     section = experiment.continual
     if section is None or section.method != "replay" or section.share == 0.0:
         return data
-    documents = [document for run in section.past for document in past_documents(experiment, run)]
+    held_out = {folded_key(document) for name in ("validation", "test") for document in data.documents[name]}
+    documents = [document for run in section.past for document in past_documents(experiment, run)
+                 if folded_key(document) not in held_out]  # fmt: skip
     size, whole = experiment.train.batch_size, round(section.share * mixing.WHOLE)
     dataset = supervised.make_rows(experiment, data.tokenizer, documents)
     old_batch = functools.lru_cache(4)(
@@ -60,9 +64,15 @@ def with_replay(experiment: Experiment, data: Data) -> Data:
 
 
 def past_documents(experiment: Experiment, run: str) -> list[Document]:
-    """`buffer` training documents of a past run, chosen by a hash of their text and the seed. Raises: UserError."""
-    section = configs.load(folders.existing(Path(run)).config).data
-    train = split_documents(dataclasses.replace(experiment, data=section))[0].train
+    """`buffer` training documents of a past run, chosen by a hash of their text and the seed, labelled as it had them.
+
+    Raises: UserError where its classes are others.
+    """
+    past = configs.load(folders.existing(Path(run)).config)
+    if past.data.labels != experiment.data.labels:
+        message = f"it has the classes {list(past.data.labels)}, this run {list(experiment.data.labels)}"
+        raise UserError(message, run, "name runs of the same classes in continual.past")
+    train = annotate(past, split_documents(past)[0].train).labelled
     ordered = sorted(train, key=lambda document: stratify.order_key(experiment.train.seed, document))
     return ordered[: experiment.continual.buffer]
 
@@ -94,13 +104,20 @@ def with_fisher(experiment: Experiment, setup: Setup, pieces: Any, base: Any) ->
 
 
 def judge_tests(job: Run, weights: tuple) -> dict[str, Any]:
-    """{"tests": name -> metrics} on the test part (or validation, where there is none) of every section of [tests]."""
+    """{"tests": name -> metrics} on the test part (or validation, where there is none) of every section of [tests].
+
+    Texts that the run has trained on are left out. Raises: UserError where nothing is left.
+    """
     if not job.experiment.tests:
         return {}
     score, found = supervised.scorer(job.setup, job.experiment), {}
+    trained = {folded_key(document) for document in job.data.documents["train"]}
     for name, section in job.experiment.tests.items():
         parts = split_documents(dataclasses.replace(job.experiment, data=section))[0]
-        documents = parts.test or parts.validation
+        documents = [d for d in parts.test or parts.validation if folded_key(d) not in trained]
+        if not documents:
+            mend = "name other texts, or the same split_seed"
+            raise UserError("the run has trained on all of its texts", f"tests.{name}", mend)
         dataset = supervised.make_rows(job.experiment, job.data.tokenizer, documents)
         batches = list(rows.row_evaluation_batches(dataset, job.experiment.train.batch_size))
         answers = judging.make_answers(job.experiment, batches, score(*weights, batches), documents)
@@ -122,6 +139,10 @@ def resolve(experiment: Experiment, raw_base: dict[str, Any] | None, where: str)
         raise UserError("there is nothing that could be forgotten", place, "name a run in [base], without [pretrain]")
     if experiment.adversarial and section.method == "distill":
         raise UserError("[adversarial] and distill do not go together", place, "leave one of them out")
+    beside = experiment.pseudo or (experiment.consistency and experiment.consistency.kind == "uda")
+    if beside and section.method == "replay":
+        message = "old rows are mixed into a batch, and here other rows are read beside it"
+        raise UserError(message, place, "leave out [pseudo] and [consistency], or use another method")
     if experiment.objective.name != "classify":
         raise UserError(f"{experiment.objective.name} is not learned task by task", place, "use classify")
     for key, now, then in (

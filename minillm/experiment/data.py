@@ -122,7 +122,7 @@ def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict,
     cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}
     cleaning |= ({"annotation": annotated.report} if annotated.report else {}) | reports
     known = [(d.label, d.pair, *([] if d.start is None else [d.start])) for part in documents.values() for d in part]
-    digest = _hash(texts | {"labels": [*map(repr, known)]} | learned)
+    digest = _hash(texts | {"labels": [*map(repr, known)]} | learned | augmenting.files_read(experiment))
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     evaluation = _refusing_empty(texts, reading.evaluation)
     return Data(vocabulary, pieces, reading.batch, evaluation, texts, {}, cleaning, digest, documents, reading.rows)

@@ -48,6 +48,7 @@ FIXED = {
     "continual": "what it holds was fixed before the fork",
     "tasks": "the trunk has the heads of its own tasks",
     "mixing": "the trunk has read its rows in other shares",
+    "pairs": "it decides how texts are read and judged",
 }
 MAY_CHANGE = ("model.dropout", "model.dtype", "model.remat", "model.scan", "data.path", "data.length", "data.shifts",
               "tuning.layer_decay", "tuning.unfreeze_every", "tuning.orthogonality")  # fmt: skip

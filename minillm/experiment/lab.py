@@ -231,7 +231,7 @@ def _locate(sections: dict[str, Any], root: Path, seed: int, members: chains.Sec
 def _question(experiment: configs.Experiment, seed: int) -> tuple:
     """What a baseline answers: the same for all members with the same objective on the same data and labels."""
     bought = experiment.annotation and (experiment.annotation, seed if experiment.annotation.seed is None else None)
-    return experiment.objective.name, experiment.data, bought
+    return experiment.objective.name, experiment.data, experiment.pairs, bought
 
 
 def _write_configs(texts: dict[Job, str]) -> None:

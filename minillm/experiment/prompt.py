@@ -15,6 +15,7 @@ from minillm.data_section import DataConfig
 from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import judging, prompting
+from minillm.experiment.annotation import annotate
 from minillm.experiment.data import split_documents
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.saved import judged_step, restore
@@ -87,6 +88,7 @@ def prompt(root: Path, sections: dict[str, Any], where: str, wanted: Wanted = US
     opened = open_run(root)
     experiment = _asking(opened, sections, where)
     parts = split_documents(experiment)[0]._asdict()
+    parts["train"] = annotate(experiment, parts["train"]).labelled
     documents = _take(parts[wanted.split] or parts["validation"], wanted.limit)
     state, frozen, _ = restore(opened.folder, opened.setup, judged_step(opened.folder))
     asked = prompting.make_asked(experiment, opened.tokenizer, opened.setup.tuning.attach(state.trainable, frozen))

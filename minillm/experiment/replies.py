@@ -44,11 +44,11 @@ def replies(
     texts = read_data(opened).texts
     if not texts.get(split):
         raise UserError(f"the split {split!r} is empty", "--split", "use validation, or set data.test above 0")
-    pairs, known = ([text.split("\n", 1) for text in part] for part in (texts[split][:limit], texts["train"]))
-    questions, answers = zip(*pairs, strict=True)
+    pairs = [text.split("\n", 1) for text in texts[split]]  # others' replies are held out, too
+    questions, answers = (column[:limit] for column in zip(*pairs, strict=True))
     state, frozen, _ = restore(opened.folder, opened.setup, judged_step(opened.folder))
     model = Model(opened, opened.setup.tuning.attach(state.trainable, frozen))
-    rows = metrics.draw_candidates(answers, [reply for _, reply in known], candidates, seed)
+    rows = metrics.draw_candidates(answers, [reply for _, reply in pairs], candidates, seed)
     scores = choose(model, questions, rows, texts["train"])
     own = log_likelihood(model, questions, answers)
     return {

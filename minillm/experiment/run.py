@@ -94,7 +94,15 @@ def _refuse_differences(job: Run, base: bases.Base) -> None:
     config = configs.to_toml(dataclasses.replace(job.experiment, mesh=mesh))
     tokenizer = "" if job.data.tokenizer is None else job.data.tokenizer.sha256
     origin = str(base.about.get("parameter_sha256"))
-    hosts.refuse_differences({"config": config, "text": job.data.sha256, "tokenizer": tokenizer, "base": origin})
+    past = str(base.about.get("fisher_sha256"))
+    told = {
+        "config": config,
+        "text": job.data.sha256,
+        "tokenizer": tokenizer,
+        "base": origin,
+        "Fisher information": past,
+    }
+    hosts.refuse_differences(told)
 
 
 def _alone(job: Run, state: State, frozen) -> tuple[Run, State, Any]:

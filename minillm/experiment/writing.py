@@ -132,9 +132,11 @@ def baselines(
     questions = [text for text, _ in hidden]
     found = {"nearest training text": back(memory.answer_alike(sources, answers, questions))}
     if pairs_of(experiment).judge == "summary":
-        words = round(float(np.median([len(answer.split()) for answer in answers])))
+        words, blank = parts_words(answers), " " if parts_words(answers) else ""
+        units = [text.split() if words else list(text) for text in asked]
+        usual = round(float(np.median([len(answer.split() if words else answer) for answer in answers])))
         return found | {"first sentence": [_first_sentence(text) for text in asked],
-                        f"first {words} words": [" ".join(text.split()[:words]) for text in asked]}  # fmt: skip
+                        f"first {usual} {'words' if words else 'characters'}": [blank.join(row[:usual]) for row in units]}  # fmt: skip
     table = word_table.fit_table(sources, pieces.encode_many([show(text, []) for text in answers]))  # signs are copied
     said = [pieces.decode(word_table.translate(table, text, pieces.encode)) for text in questions]
     return {"word by word": back(said)} | found

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from minillm.models.contract import Batch, Model
-from minillm.objectives.contract import Objective, Sums
+from minillm.objectives.contract import Objective, Sums, like
 from minillm.objectives.contrastive import SECOND_VIEW
 from minillm.objectives.supervised import class_sums, head_scores
 
@@ -67,7 +67,7 @@ def uda(objective: Objective, *, threshold: float = 0.8, temperature: float = 0.
         found = _with_term(sums, "consistency", (losses * counted).sum(), total)
         return found._replace(metrics=found.metrics | {"sure": (counted.sum(), total)})
 
-    return consistent
+    return like(objective, consistent)
 
 
 def _with_term(sums: Sums, name: str, value, weight) -> Sums:

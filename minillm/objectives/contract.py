@@ -26,6 +26,12 @@ def interacts(objective: Objective) -> bool:
     return getattr(getattr(objective, "func", objective), "interacts", False)
 
 
+def like(inner: Objective, outer: Objective) -> Objective:
+    """`outer`, which wraps `inner`, and whose examples interact where those of `inner` do."""
+    outer.interacts = interacts(inner)
+    return outer
+
+
 class Sums(NamedTuple):
     """Named sums and their weights; `metrics` are (sum, weight) pairs that are reported, not trained on."""
 

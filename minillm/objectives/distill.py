@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from minillm.models.contract import Batch, Model
-from minillm.objectives.contract import Objective, Sums
+from minillm.objectives.contract import Objective, Sums, like
 from minillm.objectives.supervised import head_scores
 
 OLD = "old_scores"  # [batch, classes]: the key of a batch
@@ -31,7 +31,7 @@ def distilled(objective: Objective, temperature: float) -> Objective:
         sums, totals = {**found.sums, "distill": loss}, {**found.weights, "distill": weights.sum()}
         return Sums(sums, totals, {**found.metrics, "distill": (loss, weights.sum())}, found.extra)
 
-    return both
+    return like(objective, both)
 
 
 def with_old_scores(gradient: Callable, scores: Callable) -> Callable:
@@ -46,4 +46,5 @@ def with_old_scores(gradient: Callable, scores: Callable) -> Callable:
     wrapped.weights = lambda trainable, frozen, extra, batch, key: gradient.weights(
         trainable, frozen, extra, old(frozen, batch), key
     )
+    wrapped.interacts = gradient.interacts
     return wrapped

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 
 from minillm.models.contract import Batch, Model
-from minillm.objectives.contract import Objective, Sums
+from minillm.objectives.contract import Objective, Sums, interacts, like
 from minillm.objectives.next_sentence import join
 
 
@@ -34,6 +34,7 @@ def joint(parts: Mapping[str, Objective]) -> Objective:
         }
         return join(*(_named(name, sums) for name, sums in found.items()))._replace(extra=extra)
 
+    objective.interacts = any(map(interacts, parts.values()))
     return objective
 
 
@@ -55,7 +56,7 @@ def own_part(name: str, objective: Objective) -> Objective:
     def part(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:
         return objective(with_own_rows(model, name), params, batch, key, extra)
 
-    return part
+    return like(objective, part)
 
 
 def _named(name: str, sums: Sums) -> Sums:

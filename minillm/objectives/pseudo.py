@@ -10,7 +10,7 @@ import jax
 
 from minillm.models.contract import Batch, Model
 from minillm.objectives.consistency import part_of
-from minillm.objectives.contract import Objective, Sums
+from minillm.objectives.contract import Objective, Sums, like
 from minillm.objectives.supervised import classify
 
 PSEUDO = "pseudo/"  # what the names of such rows in a batch begin with
@@ -31,4 +31,4 @@ def with_pseudo_labels(objective: Objective) -> Objective:
         metrics = {"pseudo": (loss, weight), "pseudo_accuracy": found.metrics["accuracy"]}
         return Sums(sums.sums | {"pseudo": loss}, sums.weights | {"pseudo": weight}, sums.metrics | metrics, sums.extra)
 
-    return taught
+    return like(objective, taught)
