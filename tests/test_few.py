@@ -15,12 +15,14 @@ from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation import noise
 from minillm.evaluation.similarity import nearest_accuracy
+from minillm.experiment import annotation as bought
 from minillm.experiment import few, labels_bought, waves
 from minillm.experiment.workers import Job
 from minillm.models import bert
 from minillm.models.contract import bind
 from minillm.objectives import consistency, contrastive
 from minillm.objectives.contract import total_loss
+from minillm.objectives.joint import joint, own_part
 from minillm.objectives.pseudo import with_pseudo_labels
 from minillm.objectives.supervised import classify, head_scores
 from minillm.training.step import accumulate, make_gradient
@@ -231,7 +233,9 @@ def test_shards_give_the_whole_batch_s_gradient():
 
 
 def test_objectives_whose_examples_interact_refuse_shards():
-    for objective in (contrastive.simcse, functools.partial(contrastive.classify_contrastive, temperature=0.2)):
+    supervised = functools.partial(contrastive.classify_contrastive, temperature=0.2)
+    wrapped = with_pseudo_labels(consistency.uda(supervised))
+    for objective in (contrastive.simcse, supervised, wrapped, joint({"a": own_part("a", wrapped)})):
         with pytest.raises(ValueError, match="cannot be accumulated over shards"):
             accumulate(make_gradient(objective, MODEL, full(), {}), 2)
 
@@ -269,6 +273,14 @@ def test_sections_of_strength_zero_and_absent_ones_change_nothing():
     assert not set(configs.plain(experiment())) & set(zero)
 
 
+def test_where_all_texts_have_labels_none_is_left_to_learn_from_without():
+    found = experiment(annotation={"labels": 5}, consistency={})
+    texts = [Document(str(number), f"text {number}", label) for number, label in enumerate(["business", "tech"] * 3)]
+    assert len(bought.annotate(found, texts).unlabelled) == 1
+    with pytest.raises(UserError, match="all 5 training texts have a label"):
+        bought.annotate(found, texts[:5])
+
+
 def test_sections_that_make_no_sense_are_refused_by_their_keys():
     labels = {"annotation": {"labels": 20}}
     for sections, words in (
@@ -282,6 +294,8 @@ def test_sections_that_make_no_sense_are_refused_by_their_keys():
         ({"contrastive": {}, "train": {"shards": 2}}, "which shards would part"),
         ({"objective": {"name": "simcse"}, "train": {"shards": 2}}, "which shards would part"),
         ({"contrastive": {}, "consistency": {"kind": "r_drop"}}, "reads the batch twice"),
+        ({"consistency": {"kind": "r_drop"}, "model": {"kind": "bert", "dropout": 0.0}}, "differ by dropout alone"),
+        ({"objective": {"name": "simcse"}, "model": {"kind": "bert", "dropout": 0.0}}, "differ by dropout alone"),
         ({"contrastive": {}, "model": {"kind": "gpt"}}, "reads both ways"),
         ({"annotation": {}, "objective": {"name": "masked"}}, "says nothing to the objective 'masked'"),
     ):  # fmt: skip

@@ -82,3 +82,8 @@ def test_weights_count_an_example_as_often_as_they_say():
     )
     found = intervals.bootstrap(metric, 10, resamples=50)
     assert all(row["low"] <= row["value"] <= row["high"] for row in found.values())
+
+
+def test_rouge_compares_chinese_by_characters():
+    found = overlap.rouge(["图书馆开门了", "一本书"], ["图书馆开门了", "两本书"])
+    assert [values.round(3).tolist() for values in found.values()] == [[1.0, 0.667], [1.0, 0.5], [1.0, 0.667]]

@@ -60,6 +60,8 @@ def test_fusion_adds_the_inverses_of_ranks():
     fused = retrieval.reciprocal_fusion(np.array([[9.0, 8.0, 1.0, 0.0]]), np.array([[0.0, 0.9, 0.7, 0.8]]))
     np.testing.assert_allclose(fused[0], [1 / 61 + 1 / 64, 1 / 62 + 1 / 61, 1 / 63 + 1 / 63, 1 / 64 + 1 / 62])
     assert fused[0].argmax() == 1
+    nothing = np.zeros((2, 3))
+    assert retrieval.ranks(retrieval.reciprocal_fusion(nothing, nothing), np.array([0, 1])).tolist() == [3, 3]
 
 
 def test_the_command_finds_by_words_without_a_model(tmp_path):

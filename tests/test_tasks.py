@@ -167,6 +167,8 @@ def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(fo
         (("tasks.main.objective.name=masked",), "not 'main'"),
         (("tasks.topic.coefficient=-1.0",), "coefficient must not be negative"),
         (("mixing.temperature=0.0",), "temperature must be above 0"),
+        (("consistency.kind=r_drop",), r"\[consistency\] and \[tasks\] do not go together"),
+        (("contrastive.strength=0.1",), r"\[contrastive\] and \[tasks\] do not go together"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_training(folder, tmp_path, settings, words):

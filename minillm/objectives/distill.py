@@ -46,5 +46,5 @@ def with_old_scores(gradient: Callable, scores: Callable) -> Callable:
     wrapped.weights = lambda trainable, frozen, extra, batch, key: gradient.weights(
         trainable, frozen, extra, old(frozen, batch), key
     )
-    wrapped.interacts = gradient.interacts
+    wrapped.interacts = getattr(gradient, "interacts", False)
     return wrapped

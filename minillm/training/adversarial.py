@@ -125,7 +125,7 @@ def adversarial(
         return gradients, first._replace(metrics={**first.metrics, **named}, extra=extra)
 
     changed.weights, changed.loss, changed.embeddings = gradient.weights, gradient.loss, gradient.embeddings
-    changed.interacts = gradient.interacts
+    changed.interacts = getattr(gradient, "interacts", False)
     return changed
 
 

@@ -16,6 +16,8 @@ def test_measures_of_a_matrix_by_hand():
     assert found["forward_transfer"] == pytest.approx((0.0 + 0.1) / 2)
     assert transfer.separate(matrix).tolist() == [[0.9, 0.5, 0.4], [0.9, 0.8, 0.6], [0.9, 0.8, 0.7]]
     assert transfer.summarise(transfer.separate(matrix))["forgetting"] == 0.0
+    before = np.array([[0.9, 0.85, 0.4], [0.9, 0.8, 0.6], [0.9, 0.8, 0.7]])
+    assert transfer.summarise(before)["forgetting"] == pytest.approx(0.05 / 2), "it knew the second task before it came"
     with pytest.raises(UserError, match="one row and one column per task"):
         transfer.summarise(np.zeros((2, 3)))
 
