@@ -13,7 +13,7 @@ from minillm.experiment import lab as labs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
-LABS = ("few-labels.toml", "self-training.toml", "history.toml", "methods.toml", "prompting.toml")
+LABS = ("few-labels.toml", "self-training.toml", "history.toml", "methods.toml", "prompting.toml", "continual.toml")
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
 
 
