@@ -13,7 +13,15 @@ from minillm.experiment import lab as labs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
-LABS = ("few-labels.toml", "self-training.toml", "history.toml", "methods.toml", "prompting.toml", "continual.toml")
+LABS = (
+    "few-labels.toml",
+    "self-training.toml",
+    "history.toml",
+    "methods.toml",
+    "prompting.toml",
+    "continual.toml",
+    "adversarial.toml",
+)
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
 
 
