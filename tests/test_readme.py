@@ -21,6 +21,7 @@ LABS = (
     "prompting.toml",
     "continual.toml",
     "adversarial.toml",
+    "overfitting.toml",
 )
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
 
