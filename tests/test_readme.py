@@ -22,6 +22,7 @@ LABS = (
     "continual.toml",
     "adversarial.toml",
     "overfitting.toml",
+    "multitask.toml",
 )
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
 
