@@ -39,7 +39,6 @@ from matplotlib import pyplot as plt
 from minillm import params
 from minillm.course.record import figure_path, report
 from minillm.data import batches, clean, corpora, rows, tokenizer
-from minillm.data_section import DataConfig
 from minillm.evaluation import classification, intervals, textual
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.models import gpt
@@ -47,6 +46,7 @@ from minillm.models.contract import bind
 from minillm.objectives.causal import causal
 from minillm.objectives.supervised import classify, head_scores
 from minillm.report.plot import COLOURS
+from minillm.sections.data import DataConfig
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state, make_gradient, make_train_step
 from minillm.tuning.freeze import full

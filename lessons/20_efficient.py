@@ -52,7 +52,7 @@ from minillm.models import gpt
 from minillm.models.contract import bind
 from minillm.nn import adapter, linear
 from minillm.objectives.causal import causal
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state, make_eval_step, make_gradient, make_train_step
 from minillm.tuning import make_tuning, saved

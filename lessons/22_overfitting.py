@@ -45,12 +45,12 @@ from matplotlib import pyplot as plt
 from minillm import params
 from minillm.course.record import figure_path, report
 from minillm.data import augment, rows
-from minillm.data_section import DataConfig
 from minillm.evaluation import textual
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.models import bert
 from minillm.models.contract import bind
 from minillm.objectives.supervised import classify, head_scores
+from minillm.sections.data import DataConfig
 from minillm.training.adversarial import adversarial, climb, own_places, perturbable, perturbed
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state, make_eval_step, make_gradient, make_train_step

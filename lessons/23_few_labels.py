@@ -40,7 +40,6 @@ from matplotlib import pyplot as plt
 
 from minillm.course.record import figure_path, report
 from minillm.data import annotation
-from minillm.data_section import DataConfig
 from minillm.evaluation import noise, textual
 from minillm.evaluation.classification import single_label
 from minillm.evaluation.intervals import over_seeds, paired_seeds
@@ -49,6 +48,7 @@ from minillm.experiment import base, exchange, labelled
 from minillm.inference.sentence import embed_texts
 from minillm.models import bert, contract
 from minillm.objectives import contrastive, invariance
+from minillm.sections.data import DataConfig
 
 
 def naive_supervised(vectors, labels, temperature):

@@ -35,10 +35,10 @@ from matplotlib import pyplot as plt
 from minillm.course.record import figure_path, report
 from minillm.data.events import TRIGGERS
 from minillm.data.relations import mark
-from minillm.data_section import DataConfig
 from minillm.evaluation import classification, entities, intervals, tagging, textual
 from minillm.experiment.judging import measure_tags
 from minillm.experiment.labelled import split_labelled_documents
+from minillm.sections.data import DataConfig
 
 
 def naive_entities(tags):

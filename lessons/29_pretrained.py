@@ -33,13 +33,13 @@ from safetensors.numpy import load_file
 from minillm import allocator, params
 from minillm.course.record import figure_path, report
 from minillm.data import fetch, masking, rows
-from minillm.data_section import DataConfig
 from minillm.evaluation import origin, textual
 from minillm.experiment import base, exchange, labelled
 from minillm.inference.sentence import embed_texts, mean_pool
 from minillm.models import bert, contract
 from minillm.objectives import masked, supervised
 from minillm.report.plot import COLOURS
+from minillm.sections.data import DataConfig
 from minillm.training import optimizer, step
 from minillm.tuning.freeze import full
 from minillm.tuning.lora import lora, merge

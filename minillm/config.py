@@ -1,4 +1,4 @@
-"""An experiment is a TOML file of strict sections, whose keys stand in `sections.py`.
+"""An experiment is a TOML file of strict sections, whose keys stand in `sections/experiment.py`.
 
 The model's own section is `models/<kind>.py:Config`, the optimizer's is `training/optimizer.py:OptimizerConfig`. Unknown
 keys, wrong types and impossible values are errors that name the file, the key and the mend. Below `experiment`, no
@@ -17,18 +17,14 @@ from typing import Any
 
 import tomli_w
 
-from minillm.adversarial_section import AdversarialConfig, AttackConfig, refuse_robust
-from minillm.augment_section import AugmentConfig, located
 from minillm.data import corpora
 from minillm.data.packages import TAGGED
-from minillm.data_section import DataConfig, has_answers, unread_keys
 from minillm.errors import UserError
-from minillm.few_section import AnnotationConfig, ConsistencyConfig, ContrastiveConfig, PseudoConfig, refuse_few
 from minillm.models import MODELS
-from minillm.pairs_section import PairsConfig, refuse_pairs
-from minillm.prompt_section import PromptConfig, refuse_prompt
-from minillm.run_section import ForkConfig, TrackingConfig
-from minillm.sections import (
+from minillm.sections.adversarial import AdversarialConfig, AttackConfig, refuse_robust
+from minillm.sections.augment import AugmentConfig, located
+from minillm.sections.data import DataConfig, has_answers, unread_keys
+from minillm.sections.experiment import (
     IMAGES,
     LABELLED,
     NEEDS,
@@ -46,8 +42,12 @@ from minillm.sections import (
     TuningConfig,
     tasks_of,
 )
-from minillm.strict import validate as validate  # beside the others for who asks
-from minillm.tasks_section import ContinualConfig, MixingConfig, TaskConfig
+from minillm.sections.few import AnnotationConfig, ConsistencyConfig, ContrastiveConfig, PseudoConfig, refuse_few
+from minillm.sections.pairs import PairsConfig, refuse_pairs
+from minillm.sections.prompt import PromptConfig, refuse_prompt
+from minillm.sections.run import ForkConfig, TrackingConfig
+from minillm.sections.strict import validate as validate  # beside the others for who asks
+from minillm.sections.tasks import ContinualConfig, MixingConfig, TaskConfig
 from minillm.training.optimizer import OptimizerConfig
 
 DIGITS = {"image": (8, 8), "channels": 1, "shape": (8, 8, 1), "labels": 10}  # what a model of them must be told

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from minillm.errors import UserError, out_of_memory
-from minillm.sections import MeshConfig
+from minillm.sections.experiment import MeshConfig
 
 NOTES = (
     "notes"  # leaf of a batch: [shards, 3] uint32, what a process says of its rows: two words of a hash, and "I stop"

@@ -6,8 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "minillm"
 FLOORS = {
     "__init__": 0, "errors": 0, "bits": 1, "allocator": 0, "params": 1, "sharding": 1, "data": 1, "nn": 2, "models": 3, "objectives": 4,
-    "tuning": 5, "training": 6, "inference": 6, "evaluation": 6, "interop": 6, "report": 7, "data_section": 7, "run_section": 7, "tuning_section": 7, "adversarial_section": 7, "few_section": 7, "strict": 7, "augment_section": 7, "prompt_section": 7, "pairs_section": 7, "sections": 7, "config": 7, "hosts": 7,
-    "tasks_section": 7,
+    "tuning": 5, "training": 6, "inference": 6, "evaluation": 6, "interop": 6, "report": 7, "sections": 7, "config": 7, "hosts": 7,
     "experiment": 8, "bench": 8,
     "course": 8, "commands": 9, "cli": 9,
 }  # fmt: skip

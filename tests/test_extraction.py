@@ -9,9 +9,9 @@ from minillm.data.document import Document
 from minillm.data.events import find_events, label_clause
 from minillm.data.relations import mark
 from minillm.data.stratify import split_labelled
-from minillm.data_section import DataConfig
 from minillm.evaluation.entities import find_entities
 from minillm.experiment.labelled import split_labelled_documents
+from minillm.sections.data import DataConfig
 
 RELATIONS = ("none", "capital", "population", "area", "demonym", "calling code", "domain", "currency")
 EVENTS = ("MEET", "VISIT", "ATTEND", "SIGN", "AGENT", "OBJECT")

@@ -186,7 +186,7 @@ def test_processes_that_differ_are_refused(config, tmp_path):
 FAILS = """
 import sys
 from minillm import hosts
-from minillm.sections import MeshConfig
+from minillm.sections.experiment import MeshConfig
 process = int(sys.argv[1])
 with hosts.one_of_several(orderly=StopIteration):
     hosts.join(MeshConfig(data=2, distributed=True, coordinator=sys.argv[2], processes=2, process=process, lost_after=10))

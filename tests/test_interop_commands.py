@@ -17,7 +17,7 @@ from minillm.errors import UserError
 from minillm.experiment import exchange
 from minillm.interop import huggingface
 from minillm.models import MODELS, bert, gpt, t5, vit
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.training import checkpoint, loop
 from minillm.tuning import freeze, make_tuning
 

@@ -7,10 +7,10 @@ import pytest
 from minillm import config as configs
 from minillm.data import clean_labelled, corpora, labels
 from minillm.data.document import Document
-from minillm.data_section import DataConfig
 from minillm.errors import UserError
 from minillm.experiment.data import split_documents
 from minillm.experiment.labelled import split_labelled_documents
+from minillm.sections.data import DataConfig
 
 SENTIMENT = ("neg", "pos")
 REVIEWS = "".join(f"book {i} is {'good' if i % 2 else 'bad'}:{'pos' if i % 2 else 'neg'}\n" for i in range(40))

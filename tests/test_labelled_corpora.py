@@ -6,8 +6,8 @@ import pytest
 
 from minillm.data import corpora
 from minillm.data.clean_labelled import find_leaks
-from minillm.data_section import DataConfig
 from minillm.experiment.labelled import split_labelled_documents
+from minillm.sections.data import DataConfig
 
 pytestmark = pytest.mark.parity  # these fetch 42 MB
 

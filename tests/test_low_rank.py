@@ -14,7 +14,7 @@ from minillm.models import MODELS
 from minillm.models.contract import bind
 from minillm.nn.linear import LowRank, linear
 from minillm.objectives.contract import Sums
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import accumulate, init_state, make_gradient, make_train_step
 from minillm.tuning import make_tuning

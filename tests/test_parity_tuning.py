@@ -8,7 +8,7 @@ from test_parity_interop import CASES, answers, make_theirs, random_batch
 
 from minillm import params
 from minillm.interop import huggingface
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.tuning import make_tuning
 from minillm.tuning.lora import merge
 

@@ -13,7 +13,7 @@ from minillm import params
 from minillm.errors import UserError
 from minillm.models import MODELS
 from minillm.models.contract import bind
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.tuning import METHODS, make_tuning
 from minillm.tuning.saved import base_hash, load_adapter, read_about, save_adapter
 

@@ -13,7 +13,7 @@ from minillm import params
 from minillm.models import bert
 from minillm.models.contract import bind
 from minillm.objectives import OBJECTIVES
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state, make_gradient, make_train_step
 from minillm.tuning import make_tuning

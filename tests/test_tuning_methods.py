@@ -13,7 +13,7 @@ from minillm.models import MODELS
 from minillm.models.contract import bind
 from minillm.nn import attention
 from minillm.objectives import OBJECTIVES
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state, make_gradient, make_train_step
 from minillm.tuning import METHODS, make_tuning

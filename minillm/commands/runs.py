@@ -241,8 +241,8 @@ def evaluate(
 ) -> None:
     """Held-out metrics of a run, from its newest checkpoint."""
     prepare()
-    from minillm.adversarial_section import chosen_attack
     from minillm.experiment import display, reopen
+    from minillm.sections.adversarial import chosen_attack
 
     found = reopen.evaluate(run, split, chosen_attack(attack, strength, thesaurus) if attack else None)
     output(found, as_json, lambda: display.table(f"{run} on {split}", found))

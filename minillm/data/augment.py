@@ -30,7 +30,7 @@ Table = Mapping[str, tuple[str, ...]]
 
 
 class Rewording(NamedTuple):
-    """Rates as in `augment_section.py`; synonyms and paraphrases by word and text."""
+    """Rates as in `sections/augment.py`; synonyms and paraphrases by word and text."""
 
     swap: float = 0.0
     delete: float = 0.0

@@ -10,7 +10,7 @@ from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import make_setup
 from minillm.params import flatten
-from minillm.sections import ObjectiveConfig, TuningConfig
+from minillm.sections.experiment import ObjectiveConfig, TuningConfig
 from minillm.tuning.saved import load_adapter, save_adapter
 
 

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minillm.adversarial_section import EMBEDDING, TEXT
 from minillm.config import Experiment
 from minillm.data import augment, rows
 from minillm.data.document import Document
@@ -24,6 +23,7 @@ from minillm.experiment import augmenting, supervised
 from minillm.experiment.examples import EVALUATION
 from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import classify, head_scores
+from minillm.sections.adversarial import EMBEDDING, TEXT
 from minillm.training.adversarial import ascend, own_places, perturbed
 
 

@@ -20,8 +20,8 @@ from minillm.experiment import continual, exchange, tasks
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.params import Specs, flatten
-from minillm.sections import OWN as OWN
-from minillm.sections import TASK_HEADS
+from minillm.sections.experiment import OWN as OWN
+from minillm.sections.experiment import TASK_HEADS
 from minillm.training import provenance
 
 PRETRAIN = "pretrain"  # the folder of the stage before, in the run's own

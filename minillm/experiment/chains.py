@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minillm.errors import UserError
-from minillm.sections import OWN
+from minillm.sections.experiment import OWN
 
 Sections = Mapping[str, Mapping[str, Any]]
 

@@ -21,7 +21,6 @@ from minillm.config import Experiment
 from minillm.data import mixing, rows, stratify
 from minillm.data.clean_labelled import folded_key
 from minillm.data.document import Document
-from minillm.data_section import DataConfig, is_labelled
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
 from minillm.experiment import judging, supervised
@@ -31,7 +30,8 @@ from minillm.experiment.job import Run
 from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import head_scores
 from minillm.params import flatten
-from minillm.sections import LABELLED
+from minillm.sections.data import DataConfig, is_labelled
+from minillm.sections.experiment import LABELLED
 from minillm.training import provenance
 from minillm.tuning.elastic import FISHER, fisher_information
 

@@ -11,14 +11,14 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
-from minillm.data_section import DataConfig, is_labelled, is_paired
 from minillm.errors import UserError
 from minillm.experiment import augmenting, examples, few, paired, supervised, teacher
 from minillm.experiment.annotation import annotate
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.experiment.vocabulary import vocabulary_size
-from minillm.sections import IMAGES, LABELLED, SYNTHETIC
+from minillm.sections.data import DataConfig, is_labelled, is_paired
+from minillm.sections.experiment import IMAGES, LABELLED, SYNTHETIC
 from minillm.training.provenance import hash_arrays
 
 

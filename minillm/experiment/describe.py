@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from minillm import sharding
 from minillm.bits import flatten_paths
 from minillm.config import Experiment, MeshConfig
-from minillm.data_section import is_paired
 from minillm.experiment import tasks
 from minillm.experiment.collectives import Collective, collectives, summarise
 from minillm.experiment.data import vocabulary_size
@@ -26,7 +25,8 @@ from minillm.experiment.setup import Setup, abstract_state, make_objective, make
 from minillm.experiment.supervised import made_up_rows
 from minillm.experiment.write import parameter_rows
 from minillm.params import count
-from minillm.sections import IMAGES, LABELLED
+from minillm.sections.data import is_paired
+from minillm.sections.experiment import IMAGES, LABELLED
 from minillm.tuning.freeze import attach_apart
 
 WIDENED = (

@@ -13,9 +13,9 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data import batches, continued, images, masking, pairs, rows, spans, synthetic, transduction
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
-from minillm.data_section import is_paired
 from minillm.errors import UserError
-from minillm.sections import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
+from minillm.sections.data import is_paired
+from minillm.sections.experiment import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
 LEAST = {"masked": 3, "simcse": 3, "masked_next_sentence": 5, "structural": 5, "span": 2, "sequence_to_sequence": 2,
          **dict.fromkeys(LABELLED, 4), "span_qa": 8}  # tokens  # fmt: skip

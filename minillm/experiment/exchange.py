@@ -30,7 +30,7 @@ from minillm.interop import huggingface
 from minillm.interop.huggingface import pieces, vocabulary
 from minillm.models import MODELS
 from minillm.params import Params, decay_mask, flatten, unflatten
-from minillm.sections import TuningConfig
+from minillm.sections.experiment import TuningConfig
 from minillm.training import checkpoint, loop
 from minillm.training.optimizer import OptimizerConfig, make_optimizer
 from minillm.training.step import init_state

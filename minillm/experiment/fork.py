@@ -30,7 +30,7 @@ from minillm.experiment.job import Run
 from minillm.experiment.saved import join_hashes, tree_hash
 from minillm.experiment.setup import abstract_state
 from minillm.params import flatten
-from minillm.sections import IMAGES, SYNTHETIC, BaseConfig
+from minillm.sections.experiment import IMAGES, SYNTHETIC, BaseConfig
 from minillm.training import checkpoint, loop, provenance
 
 # beginning of a key -> why a branch must not change it

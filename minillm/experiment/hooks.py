@@ -8,12 +8,12 @@ import jax
 
 from minillm import hosts
 from minillm.bits import host_array, sync
-from minillm.data_section import is_paired
 from minillm.experiment import folder as folders
 from minillm.experiment import recover, results
 from minillm.experiment.examples import example_length
 from minillm.experiment.job import Run
-from minillm.sections import IMAGES
+from minillm.sections.data import is_paired
+from minillm.sections.experiment import IMAGES
 from minillm.training import checkpoint, loop, provenance
 from minillm.training.state import State
 from minillm.training.watch import Bad

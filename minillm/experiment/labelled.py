@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from minillm.data import answers, clean_labelled, corpora, labels, stratify
 from minillm.data.clean import Splits
 from minillm.data.document import Document
-from minillm.data_section import DataConfig, has_answers
 from minillm.errors import UserError
+from minillm.sections.data import DataConfig, has_answers
 
 PARTS = ("train", "validation", "test")
 

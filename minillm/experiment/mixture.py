@@ -21,7 +21,7 @@ from minillm.experiment.setup import Setup
 from minillm.experiment.tasks import MAIN, active, mixes, part
 from minillm.objectives import OBJECTIVES
 from minillm.objectives.joint import with_own_rows
-from minillm.sections import LABELLED
+from minillm.sections.experiment import LABELLED
 from minillm.training.step import make_eval_step
 
 

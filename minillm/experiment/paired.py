@@ -18,7 +18,7 @@ from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
 from minillm.experiment.examples import Reading, pair_lengths
 from minillm.experiment.labelled import take, without_leaks
-from minillm.pairs_section import PairsConfig
+from minillm.sections.pairs import PairsConfig
 
 USUAL = PairsConfig()
 CAPITAL = re.compile(r"\b[A-ZÀ-ÖØ-Þ](?=[a-zà-öø-ÿ]+\b)")  # of a word that has one, at its beginning

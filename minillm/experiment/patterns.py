@@ -10,7 +10,7 @@ from minillm.data import prompts, rows
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.experiment.examples import text_ids
 from minillm.experiment.vocabulary import vocabulary_size
-from minillm.sections import LEFT_TO_RIGHT
+from minillm.sections.experiment import LEFT_TO_RIGHT
 
 Ids = Sequence[int]
 

@@ -9,14 +9,14 @@ import numpy as np
 from minillm.data import rows
 from minillm.data.clean import normalise
 from minillm.data.document import Document
-from minillm.data_section import has_answers
 from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
 from minillm.experiment import adapters, judging, supervised, translate
 from minillm.experiment import folder as folders
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
-from minillm.sections import IMAGES, LABELLED
+from minillm.sections.data import has_answers
+from minillm.sections.experiment import IMAGES, LABELLED
 
 ROWS = 64  # of them per pass at most
 

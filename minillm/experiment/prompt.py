@@ -11,7 +11,6 @@ import numpy as np
 from minillm import config as configs
 from minillm.config import Experiment
 from minillm.data.document import Document
-from minillm.data_section import DataConfig
 from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import judging, prompting
@@ -19,8 +18,9 @@ from minillm.experiment.annotation import annotate
 from minillm.experiment.data import split_documents
 from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.saved import judged_step, restore
-from minillm.prompt_section import PromptConfig
-from minillm.sections import IMAGES, LEFT_TO_RIGHT, SYNTHETIC, BaseConfig, ObjectiveConfig
+from minillm.sections.data import DataConfig
+from minillm.sections.experiment import IMAGES, LEFT_TO_RIGHT, SYNTHETIC, BaseConfig, ObjectiveConfig
+from minillm.sections.prompt import PromptConfig
 
 LANGUAGE = (
     "causal",

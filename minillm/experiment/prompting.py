@@ -15,7 +15,7 @@ from minillm.experiment.vocabulary import vocabulary_size
 from minillm.inference import prompting
 from minillm.models.contract import bind
 from minillm.params import flatten, init_params, unflatten
-from minillm.prompt_section import PromptConfig
+from minillm.sections.prompt import PromptConfig
 
 Ids = Sequence[int]
 

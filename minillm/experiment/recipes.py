@@ -12,7 +12,7 @@ from minillm.models.contract import Model
 from minillm.objectives.contract import Objective
 from minillm.objectives.distill import distilled, with_old_scores
 from minillm.objectives.supervised import head_scores
-from minillm.tasks_section import ContinualConfig
+from minillm.sections.tasks import ContinualConfig
 from minillm.training.adversarial import adversarial, perturbable
 from minillm.training.step import make_gradient
 from minillm.tuning.contract import Tuning

@@ -15,7 +15,7 @@ from minillm.experiment.data import Data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup, with_own_kernel
-from minillm.sections import IMAGES, LABELLED, NEEDS, SYNTHETIC
+from minillm.sections.experiment import IMAGES, LABELLED, NEEDS, SYNTHETIC
 
 
 class Opened(NamedTuple):

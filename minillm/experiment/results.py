@@ -18,7 +18,7 @@ from minillm.experiment import examples
 from minillm.experiment.data import Data
 from minillm.experiment.setup import Setup
 from minillm.inference.generate import Sampling, generate
-from minillm.sections import IMAGES, NEEDS
+from minillm.sections.experiment import IMAGES, NEEDS
 
 
 def evaluate(setup: Setup, experiment: Experiment, trainable, frozen, batches: list[dict]) -> dict[str, float]:

@@ -32,7 +32,7 @@ from minillm.experiment.job import Run
 from minillm.experiment.saved import restore
 from minillm.experiment.setup import make_setup, new_state, refuse_kernel
 from minillm.params import count
-from minillm.sections import IMAGES, NEEDS
+from minillm.sections.experiment import IMAGES, NEEDS
 from minillm.training import checkpoint, loop, provenance
 from minillm.training.state import State
 from minillm.training.watch import Watch

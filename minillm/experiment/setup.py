@@ -17,7 +17,7 @@ from minillm.experiment.examples import example_length, row_lengths
 from minillm.experiment.recipes import recipe_gradient, recipe_objective, recipe_tuning
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
-from minillm.sections import NEEDS
+from minillm.sections.experiment import NEEDS
 from minillm.training.optimizer import make_optimizer, make_schedule
 from minillm.training.state import State
 from minillm.training.step import accumulate, init_state, make_eval_step, make_train_step

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from minillm.data_section import is_labelled
 from minillm.evaluation import textual
 from minillm.evaluation.similarity import nearest_accuracy
 from minillm.experiment import supervised
 from minillm.experiment.data import split_documents
 from minillm.experiment.job import Run
 from minillm.experiment.setup import new_state
+from minillm.sections.data import is_labelled
 
 
 def judge_similarity(job: Run, weights: tuple, base: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

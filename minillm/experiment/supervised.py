@@ -23,7 +23,7 @@ from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
 from minillm.objectives.pattern import word_scores
 from minillm.objectives.supervised import head_scores
-from minillm.sections import LEFT_TO_RIGHT, NEEDS
+from minillm.sections.experiment import LEFT_TO_RIGHT, NEEDS
 
 MARKS = frozenset("。！？；，、：.!?;,:")  # where a long text is parted
 Documents = Sequence[Document]

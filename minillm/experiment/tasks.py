@@ -20,7 +20,7 @@ from minillm.errors import UserError
 from minillm.experiment.examples import extra_ids
 from minillm.objectives.joint import joint, own_part
 from minillm.params import Specs, prefix
-from minillm.sections import IMAGES, OWN, SYNTHETIC, TASK_HEADS
+from minillm.sections.experiment import IMAGES, OWN, SYNTHETIC, TASK_HEADS
 
 MAIN = "main"  # the run's own task
 

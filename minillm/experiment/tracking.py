@@ -19,7 +19,7 @@ from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.job import Run
 from minillm.params import flatten
-from minillm.run_section import TrackingConfig
+from minillm.sections.run import TrackingConfig
 
 SUMMARY = "summary/"
 

@@ -3,7 +3,7 @@
 from minillm.config import Experiment
 from minillm.data import synthetic
 from minillm.experiment.examples import extra_ids
-from minillm.sections import IMAGES, SYNTHETIC
+from minillm.sections.experiment import IMAGES, SYNTHETIC
 
 
 def vocabulary_size(experiment: Experiment, pieces: int | None = None) -> int:

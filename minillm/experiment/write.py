@@ -9,7 +9,7 @@ from minillm.config import Experiment, to_toml
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.setup import Setup
-from minillm.sections import NEEDS
+from minillm.sections.experiment import NEEDS
 
 
 def parameter_rows(setup: Setup, rules: str) -> list[dict[str, Any]]:

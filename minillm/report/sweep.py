@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from minillm.report.columns import COLUMNS, HIGHER
 from minillm.report.plot import COLOURS, new_figure, save_figure
-from minillm.sections import LABELLED
+from minillm.sections.experiment import LABELLED
 
 
 def choose_metric(rows: Sequence[Mapping[str, Any]]) -> str | None:

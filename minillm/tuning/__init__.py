@@ -48,7 +48,7 @@ def make_tuning(section, *, heads: tuple[str, ...], steps: int) -> Tuning:
     """The method that the [tuning] section names.
 
     Args:
-        section: `tuning_section.TuningConfig`.
+        section: `sections.tuning.TuningConfig`.
         heads: patterns over paths that train whatever the method, such as a new task's head; those that match nothing
             are ignored. `full` and `freeze` train what they say.
         steps: of the whole run, for budgets that change over it.

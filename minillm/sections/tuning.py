@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from minillm.data_section import STRICT
+from minillm.sections.data import STRICT
 
 TUNING_OPTIONS = {
     "full": ("layer_decay", "unfreeze_every"),

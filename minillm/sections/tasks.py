@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from minillm.data_section import STRICT, DataConfig
-from minillm.sections import ObjectiveConfig
+from minillm.sections.data import STRICT, DataConfig
+from minillm.sections.experiment import ObjectiveConfig
 
 
 @dataclass(frozen=True)

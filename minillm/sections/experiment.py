@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
-from minillm.data_section import IMAGES, STRICT, SYNTHETIC
-from minillm.tuning_section import TuningConfig as TuningConfig  # beside the others for who asks
+from minillm.sections.data import IMAGES, STRICT, SYNTHETIC
+from minillm.sections.tuning import TuningConfig as TuningConfig  # beside the others for who asks
 
 LEFT_TO_RIGHT = ("gpt", "rnn", "lstm", "transformer_xl")
 RECURRENT = ("rnn", "lstm", "transformer_xl")  # these carry a state from one segment to the next

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from minillm.data_section import STRICT
 from minillm.errors import UserError
+from minillm.sections.data import STRICT
 
 AUGMENTED = ("classify", "multi_label", "regression")  # objectives whose label belongs to the whole text
 THESAURUSES = ("cilin", "base")  # that are no files

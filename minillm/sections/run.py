@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minillm.data_section import STRICT
+from minillm.sections.data import STRICT
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from minillm.data_section import STRICT
 from minillm.errors import UserError
+from minillm.sections.data import STRICT
 
 
 @dataclass(frozen=True)

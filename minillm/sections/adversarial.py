@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from minillm.augment_section import refuse_baseless
-from minillm.data_section import STRICT
 from minillm.errors import UserError
+from minillm.sections.augment import refuse_baseless
+from minillm.sections.data import STRICT
 
 EMBEDDING, TEXT = ("fgm", "pgd"), ("swap", "delete", "synonyms")  # attacks on embeddings, on texts
 EMBEDDED = ("bert", "gpt", "rnn", "lstm", "transformer_xl", "vit")  # models with one row of embeddings per example

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from minillm.data import prompts
-from minillm.data_section import STRICT
 from minillm.errors import UserError
+from minillm.sections.data import STRICT
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from minillm.data.catalogues import PAIRED
-from minillm.data_section import IMAGES, STRICT, SYNTHETIC, is_paired
 from minillm.errors import UserError
+from minillm.sections.data import IMAGES, STRICT, SYNTHETIC, is_paired
 
 
 @dataclass(frozen=True)
