@@ -4,13 +4,13 @@ import json
 import random
 
 import pytest
-from tiny_labelled import config, silent
+from tiny_labelled import config, reviews, silent
 from typer.testing import CliRunner
 
 from minillm.cli import app
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import display
+from minillm.experiment import display, display_drift, drift
 from minillm.experiment import run as runs
 from minillm.experiment.predict import predict
 
@@ -101,3 +101,23 @@ def test_a_file_has_a_text_per_line_whatever_else_looks_like_a_line_end(single, 
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     assert [row["text"] for row in json.loads(capsys.readouterr().out)] == ["a\u2028b", "c\x85d"]
+
+
+def test_texts_of_another_kind_raise_an_alarm_and_those_of_the_run_s_own_do_not(tmp_path, capsys):
+    """Of 25 held-out texts 10 make the window that sets the threshold at a rate of a half; 15 are the reference."""
+    lines = reviews(64).splitlines()
+    root, _ = train(tmp_path, "\n".join(lines), steps=30)
+    own = [line.rpartition(":")[0] for line in lines[:10]]
+    other = [f"{number} {number} {number}" for number in range(1000, 1010)]
+    found = drift.watch(root, [*own, *other, "left over"], window=10, rate=0.5)
+    assert [(row["first"], row["last"]) for row in found["windows"]] == [(1, 10), (11, 20)]
+    assert "AUC, window against reference" in found["windows"][1]["above"]
+    areas = [row["statistics"]["AUC, window against reference"] for row in found["windows"]]
+    assert areas[1] > 0.95 > areas[0]
+    display_drift.show(found)
+    assert "Alarm at texts" in capsys.readouterr().out
+    for texts, settings, words in (
+        (own[:3], {"rate": 0.5}, "3 texts do not fill a window of 10"), (own, {"rate": 0.01}, "fewer than 99 windows of 10"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            drift.watch(root, texts, window=10, **settings)

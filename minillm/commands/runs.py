@@ -195,6 +195,23 @@ def _lines(file: Path) -> list[str]:
     return texts
 
 
+@app.command(epilog="Example: `minillm drift runs/sentiment-zh --file came_in.txt`")
+def drift(
+    run: RunPath,
+    file: Annotated[Path, typer.Option(help="A file with a text per line, in the order in which they came")],
+    window: Annotated[int, typer.Option(min=10, help="Texts that are looked at together")] = 50,
+    rate: Annotated[float, typer.Option(min=0.01, max=0.5, help="False alarms per window and statistic")] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Do texts that come in still look like those that a classifier was judged on? An alarm if not."""
+    prepare()
+    from minillm.experiment import display_drift
+    from minillm.experiment import drift as drifting
+
+    found = drifting.watch(run, _lines(file), window=window, rate=rate)
+    output(found, as_json, lambda: display_drift.show(found))
+
+
 @app.command(epilog='Example: `minillm search minilm-bert --file notes.txt --query "Who pays for broken windows?"`')
 def search(
     model: Annotated[str, typer.Argument(help="A run of a BERT, or a model that `minillm fetch` knows")],

@@ -163,6 +163,8 @@ def passages(found: list[dict]) -> None:
         drawn = Table("score", "passage", title=Text(_start(row["query"])), box=box.SIMPLE)
         for passage in row["passages"]:
             drawn.add_row(f"{passage['score']:.3f}", Text(_start(passage["text"])))
+        if not row["passages"]:
+            drawn.add_row("", "no passage has any of these words")
         Console().print(drawn)
 
 

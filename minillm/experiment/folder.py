@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.allocator import usable_cores
 from minillm.bits import replace_file
+from minillm.data import fetch
 from minillm.errors import UserError
 from minillm.training import checkpoint
 
@@ -67,8 +68,15 @@ def existing(root: Path) -> RunFolder:
     """A folder that must hold a run already. Raises: UserError."""
     folder = RunFolder(root)
     if not root.exists():
-        near = root.parent.iterdir() if root.parent.is_dir() else ()
-        close = difflib.get_close_matches(root.name, [path.name for path in near], 1)
+        near = (
+            [path.name for path in root.parent.iterdir() if RunFolder(path).config.is_file()]
+            if root.parent.is_dir()
+            else []
+        )
+        close = difflib.get_close_matches(root.name, near, 1)
+        if str(root) in fetch.MODELS:
+            mend = "`minillm search`, `minillm import hf` and base.run know it by name; here name a run's folder"
+            raise UserError("this is a model of `minillm fetch`, not a run", str(root), mend)
         mend = f"did you mean {root.parent / close[0]}?" if close else "name the folder that `minillm run` wrote"
         raise UserError("this is not a run: there is no such folder", str(root), mend)
     if not folder.config.is_file():

@@ -39,6 +39,8 @@ def replies(
     if experiment.objective.name != "causal" or experiment.data.source not in DIALOGUES:
         message = f"a run of {experiment.objective.name} on {experiment.data.source} answers nobody"
         raise UserError(message, str(root), f"name a causal run on {' or '.join(DIALOGUES)}")
+    if split not in ("validation", "test"):
+        raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
     if candidates < 2:
         raise UserError(f"{candidates} candidates leave no choice", "--candidates", "use at least 2")
     texts = read_data(opened).texts

@@ -37,7 +37,7 @@ def search(
     table = scores[0] if len(scores) == 1 else retrieval.reciprocal_fusion(*scores)
     found = []
     for query, row in zip(queries, table, strict=True):
-        best = np.argsort(-row, kind="stable")[:top]
+        best = [i for i in np.argsort(-row, kind="stable")[:top] if method != "words" or row[i] > 0.0]
         rows = [{"line": int(i) + 1, "score": round(float(row[i]), 6), "text": passages[i]} for i in best]
         found.append({"query": query, "passages": rows})
     return found
