@@ -1,8 +1,9 @@
 """`minillm prompt`: what a pretrained run answers to labelled texts in a template, with and without demonstrations."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def with_options(sections: dict[str, Any], said: dict[str, str]) -> dict[str, An
                 f"expected class=word, got {said['words']!r}", "--words", "for example --words neg=差,pos=好"
             )
         section["words"] = {name.strip(): word.strip() for name, _, word in pairs}
-    return sections | {"prompt": section}
+    return sections | {"prompt": section, "options": said}
 
 
 def numbers(text: str, option: str) -> list[int]:
@@ -119,7 +120,8 @@ def _asking(opened: Opened, sections: dict[str, Any], where: str) -> Experiment:
     elif experiment.objective.name != "pattern":
         raise UserError("this run has no labelled data of its own", "--data", "name a config with labelled data")
     if sections.get("prompt") is not None:
-        section = configs.validate(PromptConfig, _in_order(sections["prompt"], data.labels), where, "prompt")
+        with _blaming_options("options" in sections):
+            section = configs.validate(PromptConfig, _in_order(sections["prompt"], data.labels), where, "prompt")
     if section is None:
         raise UserError("there is no template", "--template, --words", "name both, or a config with a [prompt]")
     base = BaseConfig(str(opened.folder.root), opened.setup.config.vocabulary)  # whose table it is
@@ -131,11 +133,25 @@ def _asking(opened: Opened, sections: dict[str, Any], where: str) -> Experiment:
     return found
 
 
+@contextlib.contextmanager
+def _blaming_options(given: bool) -> Iterator[None]:
+    """An error in what the command line says of the prompt names its options, not the file."""
+    try:
+        yield
+    except UserError as error:
+        if not given or error.where.startswith("--"):
+            raise
+        mend = error.mend.replace("that key in the config", "that option")
+        raise UserError(error.what, "--template, --words, --demonstrations", mend) from None
+
+
 def _in_order(section: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """The section with its words, by class, in the order of the classes."""
     words = section.get("words")
     if not isinstance(words, dict):
         return section
+    if not labels:
+        raise UserError("its data has no classes", "--data", "name a config of classify, with data.labels")
     if sorted(labels) != sorted(words):
         message = f"words for {', '.join(words)}, the classes are {', '.join(labels) or 'not named'}"
         raise UserError(message, "--words", "give one word for each class")
