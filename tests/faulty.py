@@ -23,8 +23,7 @@ prepare()  # the cache of compiled programs
 from poison import poisoned
 
 from minillm import cli
-from minillm.experiment import display, reopen, verify  # noqa: F401  (imported once, not by every child)
-from minillm.experiment import run as runs
+from minillm.experiment import display, mixture, reopen, verify  # noqa: F401  (imported once, not by every child)
 
 COPY = Path(__file__).parents[1] / "configs/copy.toml"
 STEPS = 400
@@ -94,7 +93,7 @@ def start(folder: Path, *, before: Callable[[], None] = lambda: None, command: S
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(writer, 2)
         os.close(writer)
-        runs.load_data = reopen.load_data = poisoned(POISONED)
+        mixture.load_data = poisoned(POISONED)
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
         sys.argv = ["minillm", *(command or ("run", str(COPY), *sets, "--out", str(folder), "--resume"))]
         before()

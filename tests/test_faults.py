@@ -22,7 +22,7 @@ from minillm import config as configs
 from minillm.bits import replace_file
 from minillm.commands import shared
 from minillm.errors import UserError
-from minillm.experiment import reopen, results, verify
+from minillm.experiment import mixture, results, verify
 from minillm.experiment import run as runs
 from minillm.objectives import OBJECTIVES
 from minillm.report import plot
@@ -66,8 +66,7 @@ def poison(monkeypatch):
     """Makes the batches with these numbers give a loss that is not a number, in runs and in replays."""
 
     def choose(*numbers):
-        for module in (runs, reopen):
-            monkeypatch.setattr(module, "load_data", poisoned(numbers))
+        monkeypatch.setattr(mixture, "load_data", poisoned(numbers))
 
     return choose
 

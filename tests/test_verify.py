@@ -8,6 +8,7 @@ import pytest
 from tiny_labelled import silent
 
 from minillm import config as configs
+from minillm.experiment import mixture
 from minillm.experiment import run as runs
 from minillm.experiment.verify import verify
 from minillm.params import flatten, unflatten
@@ -39,8 +40,8 @@ def flip(step, bit):
     def change(patch):
         make = runs.make_setup
 
-        def faulty(experiment, vocabulary):
-            setup = make(experiment, vocabulary)
+        def faulty(*arguments, **others):
+            setup = make(*arguments, **others)
 
             def train_step(state, frozen, batch, key):
                 state, metrics = setup.train_step(state, frozen, batch, key)
@@ -63,7 +64,7 @@ def swap(step):
     """Two tokens of one row of that step's batch change places."""
 
     def change(patch):
-        load = runs.load_data
+        load = mixture.load_data
 
         def faulty(*arguments):
             data = load(*arguments)
@@ -79,7 +80,7 @@ def swap(step):
 
             return data._replace(batch=batch)
 
-        patch.setattr(runs, "load_data", faulty)
+        patch.setattr(mixture, "load_data", faulty)
 
     return change
 
