@@ -90,7 +90,12 @@ def finish(found, folder, resume=False):
     return runs.run(found, folder, resume, lambda text: None, lambda step, line: None)
 
 
-@pytest.mark.parametrize("name", NAMES)
+LONG = ("transformer", "t5", "reverse", "structural", "masked_next_sentence")  # two runs of each take 15 to 35 s
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
+)
 def test_a_stopped_run_goes_on_as_the_straight_one(name, text, tmp_path, monkeypatch):
     found = experiment(name, text, tmp_path)
     straight = finish(found, tmp_path / "straight")

@@ -162,7 +162,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "."])
+@pytest.mark.parametrize("stage", ["pretrain", pytest.param(".", marks=pytest.mark.slow)])
 def test_ctrl_c_in_either_stage_saves_and_the_command_that_is_said_ends_as_the_straight_run(
     folder, staged, tmp_path, stage
 ):

@@ -117,7 +117,7 @@ def test_it_starts_as_the_model_and_merges_to_the_same(name, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["bert", "gpt"])
+@pytest.mark.parametrize("name", [pytest.param("bert", marks=pytest.mark.slow), "gpt"])
 def test_scanned_checkpointed_narrow_and_unstacked_layers_know_it(name, method):
     _, specs, targets = model_of(name)
     tuning = tuning_of(method, targets)

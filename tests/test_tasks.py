@@ -178,13 +178,13 @@ def test_what_does_not_go_together_is_said_before_training(folder, tmp_path, set
 
 
 @pytest.mark.slow
-def test_radfords_auxiliary_objective_keeps_the_main_rows_as_they_were(folder):
+def test_radfords_auxiliary_objective_keeps_the_main_rows_as_they_were(folder, tmp_path):
     from minillm.experiment import mixture
     from minillm.experiment.data import load_data
 
     experiment = bases.load(folder / "tasks.toml", ["tasks.topic.rows=2", "tasks.text.rows=8"])
     plain = bases.load(folder / "plain.toml")
-    file = folder / "mixed/tokenizer.model"
+    file = tmp_path / "tokenizer.model"
     joint, alone = mixture.load(experiment, file), load_data(plain, file)
     for step in (0, 7, 50):
         for name, leaf in alone.batch(step).items():
