@@ -150,6 +150,9 @@ def resolve(experiment: Experiment, raw_base: dict[str, Any] | None, where: str)
         ("data.labels", list(experiment.data.labels), list(raw_base.get("data", {}).get("labels", ()))),
     ):
         if now != then:
+            if then in (None, []):
+                message = "the base has no head of these classes that it could forget"
+                raise UserError(message, f"{where}: base.run", "name a run of classify on the same data.labels")
             raise UserError(f"the base has {then!r}, got {now!r}", f"{where}: {key}", "tasks share one head")
     named = [configs.absolute(run) for run in section.past]
     before = [*raw_base.get("continual", {}).get("past", ()), experiment.base.run]

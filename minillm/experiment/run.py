@@ -179,7 +179,7 @@ def _train(job: Run, state: State, frozen, progress: loop.Progress, base: bases.
         hooks = make_hooks(job, frozen, base.arrays, progress.chain, speed, lambda: bool(caught))
         arguments = (job.setup.train_step, state, frozen, job.setup.key, plan, progress, hooks)
         state, progress, ended = loop.fit(*arguments)
-    if not ended:
+    if not ended or (caught and jax.process_count() == 1):  # also one that came while the last step was evaluated
         told = caught or [signal.SIGTERM]  # by another process
         raise Stopped(int(state.step), told[0], job.folder.root)
     return state, progress
