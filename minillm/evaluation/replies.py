@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minillm.errors import UserError
+from minillm.evaluation.retrieval import ranks
 from minillm.evaluation.textual import fit_vectors, parts_words
 
 
@@ -41,14 +42,9 @@ def draw_candidates(replies: Sequence[str], others: Sequence[str], count: int, s
     return found
 
 
-def places(scores: Float[np.ndarray, "questions candidates"]) -> np.ndarray:
-    """The place of the first candidate, the right one, from 1; among equals it comes last, so that scoring nothing wins nothing."""
-    return (scores >= scores[:, :1]).sum(1)
-
-
 def recall_at(scores: Float[np.ndarray, "questions candidates"], depth: int) -> float:
     """Share of the questions whose first candidate, the right one, is among the `depth` best."""
-    return float((places(scores) <= depth).mean())
+    return float((ranks(scores, np.zeros(len(scores), int)) <= depth).mean())
 
 
 def tfidf_scores(known: Sequence[str], questions: Sequence[str], candidates: Sequence[Sequence[str]]) -> np.ndarray:

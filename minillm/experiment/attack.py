@@ -70,9 +70,10 @@ def under_attack(
     for method in (name for name in TEXT if getattr(section, name)):
         rewording = augment.Rewording(**{method: getattr(section, method)}, thesaurus=thesaurus)
         found[method] = dict.fromkeys(["", *baselines], np.ones(len(documents), bool))
-        for time in range(section.tries + 1):  # the text itself comes last
+        for time in range(section.tries + 1):  # the text itself comes last; all models get the same rewordings
             made = documents if time == section.tries else [
-                _reworded(document, rewording, time, place) for place, document in enumerate(documents)]  # fmt: skip
+                augmenting.reworded(document, rewording, augment.noise(EVALUATION, time, place))
+                for place, document in enumerate(documents)]  # fmt: skip
             texts = [document.text for document in made]
             pairs = None if made[0].pair is None else [document.pair for document in made]
             answers = {"": score(*victim.weights, _batches(victim, made))}
@@ -85,12 +86,6 @@ def under_attack(
 def _batches(victim: Victim, documents: Sequence[Document]) -> list[dict]:
     dataset = supervised.make_rows(victim.experiment, victim.pieces, documents)
     return list(rows.row_evaluation_batches(dataset, victim.experiment.train.batch_size))
-
-
-def _reworded(document: Document, rewording: augment.Rewording, time: int, place: int) -> Document:
-    generator = augment.noise(EVALUATION, time, place)  # the same for every model that is attacked
-    pair = None if document.pair is None else augment.reword(document.pair, rewording, generator)
-    return document._replace(text=augment.reword(document.text, rewording, generator), pair=pair)
 
 
 def _harmed(method: str, strength: float, steps: int) -> Callable:

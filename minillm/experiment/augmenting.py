@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minillm.config import Experiment
 from minillm.data import augment, rows
 from minillm.data.document import Document
@@ -80,13 +82,14 @@ def augmented_reading(
         for number, place in zip(numbers, places, strict=True):
             generator = augment.noise(train.seed, step, int(place))
             changed = generator.random() < share
-            made.append(_reworded(documents[number], rewording, generator) if changed else documents[number])
+            made.append(reworded(documents[number], rewording, generator) if changed else documents[number])
         dataset = supervised.make_rows(experiment, pieces, made)
         return before | next(rows.row_evaluation_batches(dataset, len(made))) | {"index": places}
 
     return plain._replace(batch=batch, rows=batch if plain.rows else None)
 
 
-def _reworded(document: Document, rewording: augment.Rewording, generator) -> Document:
+def reworded(document: Document, rewording: augment.Rewording, generator: np.random.Generator) -> Document:
+    """The document with its text, and the second one of a pair, reworded."""
     pair = None if document.pair is None else augment.reword(document.pair, rewording, generator)
     return document._replace(text=augment.reword(document.text, rewording, generator), pair=pair)
