@@ -44,3 +44,16 @@ def test_pieces_are_small():
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60:
                 wrong.append(f"{path.name}:{node.name}: {node.end_lineno - node.lineno} lines")
     assert not wrong
+
+
+def test_tests_are_collected_without_the_references():
+    wrong = []
+    for path in Path(__file__).parent.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf8")).body:
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
+            )
+            roots = {(name or "").split(".")[0] for name in names}
+            if roots & {"torch", "transformers", "peft", "seqeval"}:
+                wrong.append(f"{path.name}:{node.lineno}: import it inside the test")
+    assert not wrong

@@ -48,16 +48,20 @@ def test_several_devices_give_the_losses_of_one_and_resume_exactly(method, file,
         np.testing.assert_allclose(losses(tmp_path / mesh), single, rtol=2e-5)
         for row, other in zip(predict(tmp_path / mesh, TEXTS), said, strict=True):
             assert row["probabilities"] == pytest.approx(other["probabilities"], abs=2e-5)
-    fit = runs.loop.fit
+    fit, caught = runs.loop.fit, []
 
     def stop_tuning(train_step, state, frozen, key, plan, progress, hooks):
         asked = iter([False, False, True, True])
-        tuning = (tmp_path / "again/pretrain/summary.json").exists()
-        stopping = lambda: tuning and next(asked)
+
+        def stopping():
+            if (tmp_path / "again/pretrain/summary.json").exists() and next(asked) and not caught:
+                caught.append(signal.SIGTERM)
+            return bool(caught)
+
         return fit(train_step, state, frozen, key, plan, progress, hooks._replace(stopping=stopping))
 
     monkeypatch.setattr(runs.loop, "fit", stop_tuning)
-    monkeypatch.setattr(runs, "_signals", lambda: contextlib.nullcontext([signal.SIGTERM]))
+    monkeypatch.setattr(runs, "_signals", lambda: contextlib.nullcontext(caught))
     with pytest.raises(runs.Stopped, match="step 3"):
         finish(file, tmp_path / "again", method, "four")
     monkeypatch.undo()

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from test_adversarial import PARAMS, make_batch, plain
 
 from minillm.training.adversarial import adversarial
@@ -11,6 +10,8 @@ pytestmark = pytest.mark.parity
 
 
 def test_fgm_is_torch_s_normalised_gradient():
+    import torch
+
     batch, (table, head) = make_batch(), (PARAMS["table"], PARAMS["head"])
     found, sums = adversarial(plain(), "fgm", 0.7)(PARAMS, {}, {}, batch, None)
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from minillm.objectives import consistency, contrastive
 
@@ -17,6 +16,8 @@ def vectors(count, seed):
 
 def compare(ours, theirs, *arrays):
     """Values, and gradients by every array."""
+    import torch
+
     value, gradients = jax.value_and_grad(ours, argnums=tuple(range(len(arrays))))(*map(jnp.asarray, arrays))
     leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
     expected = theirs(*leaves)
@@ -27,6 +28,8 @@ def compare(ours, theirs, *arrays):
 
 
 def test_simcse_is_torch_s_cross_entropy_of_cosines():
+    import torch
+
     real = jnp.ones(5, bool)
 
     def ours(first, second):
@@ -41,6 +44,8 @@ def test_simcse_is_torch_s_cross_entropy_of_cosines():
 
 
 def test_the_supervised_loss_is_that_of_the_authors_code_with_one_view():
+    import torch
+
     labels, real = np.array([0, 1, 0, 1, 1, 2]), jnp.ones(6, bool)
 
     def ours(rows):
@@ -62,6 +67,8 @@ def test_the_supervised_loss_is_that_of_the_authors_code_with_one_view():
 
 
 def test_divergence_is_torch_s_kl_both_ways():
+    import torch
+
     def theirs(left, right):
         logs = [torch.log_softmax(rows, dim=1) for rows in (left, right)]
         kl = lambda p, q: torch.nn.functional.kl_div(q, p, log_target=True, reduction="sum")
