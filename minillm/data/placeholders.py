@@ -3,7 +3,8 @@
 A subword model would spell "%(verbose_name)s" piece by piece and now and then misspell it. So before tokenizing each
 different placeholder of a source becomes a sign of its own, numbered in the order in which they first stand there, in the
 source and in its target alike; the signs are private-use characters, which the tokenizer keeps whole. What the model
-writes gets the source's own placeholders back. The model still has to copy the right signs: `kept` counts whether it did.
+writes gets the source's own placeholders back. The model still has to copy the right signs: `kept` counts whether it did,
+and `count_signs` says what a decoder may be held to (`inference/constrained.py`).
 """
 
 import re
@@ -40,6 +41,12 @@ def show(text: str, names: list[str]) -> str:
     """A text with signs -> with placeholders; a sign that stands for none vanishes."""
     meant = dict(zip(SIGNS, names, strict=False))
     return re.sub(f"[{SIGNS[0]}-{SIGNS[-1]}]", lambda sign: meant.get(sign[0], ""), text)
+
+
+def count_signs(text: str) -> list[int]:
+    """How often each of SIGNS stands in the text once its placeholders are hidden."""
+    hidden = hide(text)[0]
+    return [hidden.count(sign) for sign in SIGNS]
 
 
 def kept(source: str, written: str) -> bool:

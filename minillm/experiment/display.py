@@ -257,6 +257,7 @@ def lab(found: dict, root: Path) -> None:
                "recovered": ("recov-\nered %", 100.0), "squared_error": ("squared\nerror", 1.0),
                "bleu": ("BLEU", 1.0), "chrf": ("chrF", 1.0), "rougeL": ("ROUGE-L\n%", 100.0),
                "exact_match": ("exact\nmatch %", 100.0), "placeholders_kept": ("place-\nholders %", 100.0),
+               "placeholders_kept_where_any": ("where\nany %", 100.0),
                "probe_trained": ("probe\n%", 100.0), "probe_untrained": ("un-\ntrained %", 100.0)}  # fmt: skip
     columns = {key: column for key, column in columns.items() if any(key in row for row in found["rows"])}
     budget = "" if found["compute"] is None else f"{found['compute']:.1e} FLOPs a run, "

@@ -9,7 +9,7 @@ from minillm.experiment.workers import Job
 from minillm.report.columns import ATTACKS
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error", "nearest",
-           "bleu", "chrf", "rouge1", "rouge2", "rougeL", "placeholders_kept",
+           "bleu", "chrf", "rouge1", "rouge2", "rougeL", "placeholders_kept", "placeholders_kept_where_any",
            "answer_f1", "exact_match", "macro_f1", "micro_f1", "entity_f1", "log_loss", "calibration_error", "r2",
            *ATTACKS)  # fmt: skip
 COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_bytes")

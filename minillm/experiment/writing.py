@@ -1,14 +1,15 @@
 """What an encoder-decoder that learned from pairs of texts writes, and how that is judged beside what needs no network."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from minillm.config import Experiment
 from minillm.data.document import Document
 from minillm.data.pairs import split_sentences
-from minillm.data.placeholders import hide, kept, show
+from minillm.data.placeholders import SIGNS, count_signs, hide, kept, show
 from minillm.evaluation import intervals, memory, overlap, word_table
 from minillm.evaluation.textual import parts_words
 from minillm.experiment import folder as folders
@@ -18,6 +19,8 @@ from minillm.experiment.judging import OWN, Verdict, unpack
 from minillm.experiment.paired import encode_sources, pairs_of, sides
 from minillm.experiment.setup import Setup
 from minillm.inference.beam import Beam, beam_search
+from minillm.inference.constrained import Owed, make_owed
+from minillm.inference.generate import Sampling, generate
 
 ROWS = 64  # texts per search at most
 SHOWN = 12  # examples in the report
@@ -27,28 +30,52 @@ Pieces = Any
 Documents = Sequence[Document]
 
 
-def write(setup: Setup, experiment: Experiment, params: Any, pieces: Pieces, texts: Sequence[str]) -> list[str]:
+class Draw(NamedTuple):
+    """A text is drawn at a temperature, in place of the search for the likeliest one."""
+
+    temperature: float
+    seed: int
+
+
+def write(
+    setup: Setup, experiment: Experiment, params: Any, pieces: Pieces, texts: Sequence[str], draw: Draw | None = None
+) -> list[str]:
     """What the model writes for each text: the best hypothesis of the beam that keeps the source's placeholders.
 
-    Where none does, or where placeholders do not matter, the best of all. A source that is too long loses its end.
+    Where none does, or where placeholders do not matter, the best of all. A source that is too long loses its end, but
+    its placeholders are all asked for where [pairs] says `exact`.
     """
     section, (length, room) = pairs_of(experiment), pair_lengths(experiment)
     names = [hide(text)[1] if section.placeholders else [] for text in texts]
     sources = [[*ids[: length - 1], pieces.eos] for ids in encode_sources(experiment, pieces, texts)]
     order = sorted(range(len(texts)), key=lambda place: len(sources[place]))  # texts of like length share a search
-    tokens = min(room, setup.config.context - 1)
-    settings = Beam(section.beams, section.alpha, pieces.eos)
-    found: dict[int, str] = {}
+    tokens, found = min(room, setup.config.context - 1), {}
     for start in range(0, len(order), ROWS):
-        places = order[start : start + ROWS]
-        filled = [sources[place] for place in places] + [[pieces.eos]] * (ROWS - len(places))  # one shape: one program
-        begins = [[pieces.bos]] * ROWS
-        said = beam_search(setup.module, setup.config, params, begins, tokens, settings, sources=filled)
-        for place, hypotheses in zip(places, said, strict=False):
-            written = [show(pieces.decode(hypothesis.tokens), names[place]) for hypothesis in hypotheses]
+        places, missing = order[start : start + ROWS], max(0, start + ROWS - len(order))
+        model = (setup.module, setup.config, params, [[pieces.bos]] * ROWS, tokens)
+        read = {
+            "sources": [sources[place] for place in places] + [[pieces.eos]] * missing,  # one shape: one program
+            "owed": _owed(pieces, [texts[place] for place in places] + [""] * missing) if section.exact else None,
+        }
+        if draw is None:
+            searched = beam_search(*model, Beam(section.beams, section.alpha, pieces.eos), **read)
+            said = [[hypothesis.tokens for hypothesis in row] for row in searched]
+        else:
+            how = {"key": jax.random.fold_in(jax.random.key(draw.seed), start), "sampling": Sampling(draw.temperature)}
+            said = [[ids] for ids in generate(*model, **how, stop=(pieces.eos,), **read)]
+        for place, rows in zip(places, said, strict=False):
+            written = [show(pieces.decode(ids), names[place]) for ids in rows]
             whole = [text for text in written if not section.placeholders or kept(texts[place], text)]
             found[place] = (whole or written)[0]
     return [found[place] for place in range(len(texts))]
+
+
+def _owed(pieces: Pieces, texts: Sequence[str]) -> Owed:
+    """Each text's signs, of those that the tokenizer has as one piece."""
+    ids = [pieces.encode(sign) for sign in SIGNS]
+    known = [place for place, found in enumerate(ids) if len(found) == 1 and found[0] != pieces.unk]
+    counts = [count_signs(text) for text in texts]
+    return make_owed([ids[place][0] for place in known], [[row[place] for place in known] for row in counts])
 
 
 def measure(experiment: Experiment, documents: Documents, written: Sequence[str]) -> intervals.Metric:
@@ -62,7 +89,16 @@ def measure(experiment: Experiment, documents: Documents, written: Sequence[str]
     if not section.placeholders:
         return metric
     whole = np.array([kept(d.text, text) for d, text in zip(documents, written, strict=True)], np.float64)
-    return lambda weights: {**metric(weights), "placeholders_kept": overlap.weighted(whole, weights)}
+    asked = np.array([bool(hide(d.text)[1]) for d in documents], np.float64)
+
+    def with_placeholders(weights):
+        found = {"placeholders_kept": overlap.weighted(whole, weights)}
+        if asked.any():  # a draw without such texts has kept all of none
+            count, hits = weights @ asked, weights @ (whole * asked)
+            found["placeholders_kept_where_any"] = np.where(count > 0.0, hits / np.maximum(count, 1.0), 1.0)
+        return metric(weights) | found
+
+    return with_placeholders
 
 
 def judge(experiment: Experiment, documents: Documents, written: Sequence[str]) -> Verdict:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minillm.inference.constrained import Owed, follow, mask, pay
 from minillm.inference.generate import before_stop, prompt_batch
 
 
@@ -47,6 +48,7 @@ class Search(NamedTuple):
     tokens: Any  # [B, K, length], 0 from the current step on
     finished: Any  # [B, K] scores, best first
     finished_tokens: Any  # [B, K, length]
+    owed: Any  # with [B, K, signs] left, or None
 
 
 def length_penalty(length, alpha):
@@ -55,19 +57,21 @@ def length_penalty(length, alpha):
 
 
 def beam_search(
-    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, settings: Beam = USUAL, *, sources=None
-) -> list[list[Hypothesis]]:
+    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, settings: Beam = USUAL, *,
+    sources=None, owed: Owed | None = None,
+) -> list[list[Hypothesis]]:  # fmt: skip
     """Up to `settings.beams` hypotheses of up to `tokens` ids per prompt, best first.
 
-    An encoder-decoder reads `sources`. Raises: ValueError for beams < 1 or a negative alpha (the end of the search
-    relies on it), UserError where prompts or sources do not fit into the context.
+    An encoder-decoder reads `sources`. What is `owed` is in each hypothesis exactly so often, where `tokens` suffice.
+    Raises: ValueError for beams < 1 or a negative alpha (the end of the search relies on it), UserError where prompts or
+    sources do not fit into the context.
     """
     beams, alpha, stop = settings
     if beams < 1 or alpha < 0.0:
         raise ValueError(f"beams must be at least 1 and alpha not negative, got {beams} and {alpha}")
     batch, lengths = prompt_batch(config, prompts, tokens, sources)
-    penalty = (np.float32(alpha), np.int32(stop))
-    new, scores = _beam_search(params, batch | {"lengths": lengths}, penalty, module, config, tokens, beams)
+    rules = (np.float32(alpha), np.int32(stop), owed)
+    new, scores = _beam_search(params, batch | {"lengths": lengths}, rules, module, config, tokens, beams)
     rows = zip(np.asarray(new).tolist(), np.asarray(scores).tolist(), strict=True)
     return [
         [Hypothesis(before_stop(ids, (stop,)), score) for ids, score in zip(*row, strict=True) if score > -np.inf]
@@ -76,12 +80,12 @@ def beam_search(
 
 
 @functools.partial(jax.jit, static_argnames=("module", "config", "tokens", "beams"))
-def _beam_search(params, batch, penalty, module, config, tokens: int, beams: int):
+def _beam_search(params, batch, rules, module, config, tokens: int, beams: int):
     """The compiled search: finished tokens [batch, beams, tokens] and scores [batch, beams], best first.
 
-    `batch` is `prompt_batch`'s with its "lengths"; penalty = (alpha, stop).
+    `batch` is `prompt_batch`'s with its "lengths"; rules = (alpha, stop, what is owed or None).
     """
-    prompt, lengths, (alpha, stop) = batch["tokens"], batch["lengths"], penalty
+    prompt, lengths, (alpha, stop, owed) = batch["tokens"], batch["lengths"], rules
     rows = prompt.shape[0]
     carry = module.init_carry(params, batch, config, prompt.shape[1] + tokens)
     output = module.apply(params, {"tokens": prompt, "lengths": lengths}, config, carry=carry)
@@ -92,9 +96,10 @@ def _beam_search(params, batch, penalty, module, config, tokens: int, beams: int
     only_first = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)  # the beams are equal at first: one is enough
     none = jnp.full((rows, beams), -jnp.inf)
     blank = jnp.zeros((rows, beams, tokens), jnp.int32)
-    start = Search(jnp.zeros((), jnp.int32), carry, hidden, only_first + jnp.zeros((rows, 1)), blank, none, blank)
+    owed = owed and owed._replace(left=jnp.repeat(owed.left[:, None], beams, axis=1))
+    start = Search(jnp.zeros((), jnp.int32), carry, hidden, only_first + jnp.zeros((rows, 1)), blank, none, blank, owed)
 
-    def follow(carry, parents):  # each beam goes on from its parent's carry
+    def carried(carry, parents):  # each beam goes on from its parent's carry
         return jax.tree.map(lambda leaf, same: leaf if same else leaf[parents], carry, stays)
 
     def is_open(search: Search):
@@ -103,10 +108,13 @@ def _beam_search(params, batch, penalty, module, config, tokens: int, beams: int
 
     def step(search: Search):
         log_probabilities = jax.nn.log_softmax(module.logits(params, search.hidden)[:, -1].astype(jnp.float32))
-        search, parents, token = _extend(search, log_probabilities.reshape(rows, beams, -1), alpha, stop)
+        log_probabilities = log_probabilities.reshape(rows, beams, -1)
+        log_probabilities = mask(log_probabilities, search.owed, jnp.atleast_1d(stop), tokens - search.step)
+        search, parents, token = _extend(search, log_probabilities, alpha, stop)
         flat = (jnp.arange(rows)[:, None] * beams + parents).reshape(-1)
-        output = module.apply(params, {"tokens": token.reshape(-1, 1)}, config, carry=follow(search.carry, flat))
-        return search._replace(carry=output.carry, hidden=output.hidden)
+        output = module.apply(params, {"tokens": token.reshape(-1, 1)}, config, carry=carried(search.carry, flat))
+        owed = pay(follow(search.owed, parents), token)
+        return search._replace(carry=output.carry, hidden=output.hidden, owed=owed)
 
     search = jax.lax.while_loop(is_open, step, start)
     return search.finished_tokens, search.finished

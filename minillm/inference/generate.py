@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from minillm.errors import UserError
+from minillm.inference.constrained import Owed, mask, pay
 from minillm.params import unstack_blocks
 
 
@@ -67,25 +68,25 @@ def sample_token(logits: Float[Array, "batch vocab"], key: Key[Array, ""], sampl
 def _generate(params, batch, key, choice, module, config, tokens: int):
     """The compiled generation: new tokens [batch, tokens], stopped rows padded with 0.
 
-    `batch` is `prompt_batch`'s with its "lengths"; choice = (sampling, stop ids).
+    `batch` is `prompt_batch`'s with its "lengths"; choice = (sampling, stop ids, what is owed or None).
     """
-    prompt, lengths, (sampling, stop) = batch["tokens"], batch["lengths"], choice
+    prompt, lengths, (sampling, stop, owed) = batch["tokens"], batch["lengths"], choice
     carry = module.init_carry(params, batch, config, prompt.shape[1] + tokens)
     params = unstack_blocks(params)
     output = module.apply(params, {"tokens": prompt, "lengths": lengths}, config, carry=carry)
     last = jnp.take_along_axis(output.hidden, (lengths - 1)[:, None, None], axis=1)
 
     def step(state, number):
-        carry, hidden, done = state
-        logits = module.logits(params, hidden)[:, -1]
+        carry, hidden, done, owed = state
+        logits = mask(module.logits(params, hidden)[:, -1], owed, stop, tokens - number)
         token = sample_token(logits, jax.random.fold_in(key, number), sampling)
         token = jnp.where(done, 0, token)
         done = done | (token[:, None] == stop[None, :]).any(-1)
         output = module.apply(params, {"tokens": token[:, None]}, config, carry=carry)
-        return (output.carry, output.hidden, done), token
+        return (output.carry, output.hidden, done, pay(owed, token)), token
 
     done = jnp.zeros(prompt.shape[0], bool)
-    _, new = jax.lax.scan(step, (output.carry, last, done), jnp.arange(tokens))
+    _, new = jax.lax.scan(step, (output.carry, last, done, owed), jnp.arange(tokens))
     return new.T
 
 
@@ -138,17 +139,19 @@ def _pad(rows: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndar
 
 
 def generate(
-    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *, key, sampling=WHOLE, stop=(), sources=None
-) -> list[list[int]]:
+    module, config, params, prompts: Sequence[Sequence[int]], tokens: int, *,
+    key, sampling=WHOLE, stop=(), sources=None, owed: Owed | None = None,
+) -> list[list[int]]:  # fmt: skip
     """Continues each prompt (at least one id) by up to `tokens` ids; a row ends before its first stop id.
 
-    An encoder-decoder reads `sources`, one per prompt; a prompt then is the target's beginning token.
+    An encoder-decoder reads `sources`, one per prompt; a prompt then is the target's beginning token. What is `owed` is
+    written exactly so often.
     Raises: UserError where a prompt is empty, or where prompt and continuation do not fit into the context.
     """
     batch, lengths = prompt_batch(config, prompts, tokens, sources)
     settings = Sampling(*(np.asarray(v, t) for v, t in zip(sampling, (np.float32, np.int32, np.float32), strict=True)))
     stops = np.asarray(list(stop) or [-1], np.int32)
-    new = _generate(params, batch | {"lengths": lengths}, key, (settings, stops), module, config, tokens)
+    new = _generate(params, batch | {"lengths": lengths}, key, (settings, stops, owed), module, config, tokens)
     return [before_stop(row, stop) for row in np.asarray(new).tolist()]
 
 

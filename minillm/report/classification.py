@@ -22,6 +22,7 @@ ROWS = 30  # classes that the panel of F1 has room for
 METRICS = {  # key -> (title, format)
     "bleu": ("BLEU", ".1f"), "chrf": ("chrF", ".1f"), "rouge1": ("ROUGE-1", ".3f"), "rouge2": ("ROUGE-2", ".3f"),
     "rougeL": ("ROUGE-L", ".3f"), "placeholders_kept": ("placeholders kept", ".1%"),
+    "placeholders_kept_where_any": ("where there are any", ".1%"),
     "answer_f1": ("answer F1", ".3f"), "exact_match": ("exact match", ".1%"),
     "accuracy": ("accuracy", ".1%"), "subset_accuracy": ("all classes right", ".1%"),
     "entity_precision": ("entity precision", ".3f"), "entity_recall": ("entity recall", ".3f"),

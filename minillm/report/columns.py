@@ -12,6 +12,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "answer_f1": ("answer F1", ".3f"),
     "exact_match": ("exact match", ".1%"),
     "placeholders_kept": ("placeholders kept", ".1%"),
+    "placeholders_kept_where_any": ("where there are any", ".1%"),
     "entity_f1": ("entity F1", ".3f"),
     "macro_f1": ("macro F1", ".3f"),
     "r2": ("R²", ".3f"),
@@ -32,7 +33,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "calibration_error": ("calibration error", ".3f"),
 }
 ATTACKS = tuple(f"accuracy_{method}" for method in ("fgm", "pgd", "swap", "delete", "synonyms"))  # what is left
-WRITTEN = ("bleu", "chrf", "rougeL", "rouge1", "rouge2", "placeholders_kept")
+WRITTEN = ("bleu", "chrf", "rougeL", "rouge1", "rouge2", "placeholders_kept", "placeholders_kept_where_any")
 CORRECT = ("answer_f1", "exact_match", "entity_f1", "macro_f1", "r2", "nearest", "accuracy", "recovered")
 HIGHER = (*WRITTEN, *CORRECT)  # is better
 

@@ -17,6 +17,9 @@ class PairsConfig:
     # bleu, chrf and exact matches beside a word table and a memory; or ROUGE beside the source's beginning and a memory
     judge: Literal["translation", "summary"] = "translation"
     placeholders: bool = False  # %s, {name}, tags and the like become signs of one token each; see data/placeholders.py
+    # a text is written with each sign of its source, just as often: see inference/constrained.py. Off where nothing is said,
+    # so that what a finished run writes does not change
+    exact: bool = False
     longer: Literal["cut", "drop"] = "cut"  # training pairs that do not fit: they lose their ends, or are left out
     longest: int | None = None  # characters of a source and of a target; pairs with more are left out of all parts
     capitals: Literal["keep", "fold"] = "keep"  # fold: "Create" is read as "create", at any place; "URL" stays
@@ -24,6 +27,8 @@ class PairsConfig:
     alpha: float = 0.6  # of its length penalty
 
     def __post_init__(self):
+        if self.exact and not self.placeholders:
+            raise ValueError("exact says nothing without placeholders: set placeholders to true, or leave it out")
         if self.longest is not None and self.longest < 1:
             raise ValueError(f"longest must be at least 1, got {self.longest}")
         if self.beams < 1 or self.alpha < 0.0:
