@@ -1,8 +1,10 @@
 """Runs on pairs of texts, as a user would make them: train, write, judge, predict, resume, several devices."""
 
 import contextlib
+import dataclasses
 import json
 import random
+import shutil
 import signal
 
 import numpy as np
@@ -10,13 +12,14 @@ import pytest
 from tiny_labelled import silent
 
 from minillm.config import load
-from minillm.data.placeholders import find
+from minillm.data.augment import read_paraphrases
+from minillm.data.placeholders import find, kept
 from minillm.errors import UserError
-from minillm.experiment import display, reopen
+from minillm.experiment import display, paraphrase, reopen, writing
 from minillm.experiment import run as runs
 from minillm.experiment.data import load_data, split_documents
 from minillm.experiment.predict import predict
-from minillm.experiment.translate import translate
+from minillm.experiment.translate import open_translator, translate
 
 DIGITS = dict(
     zip(
@@ -130,6 +133,79 @@ def test_what_was_learned_is_evaluated_predicted_and_sampled_alike(done, capsys)
             predict(root, bad)
 
 
+def test_held_to_its_signs_a_run_keeps_them_all_and_may_be_sampled(done):
+    opened, params = open_translator(done[0])
+    exact = dataclasses.replace(opened.experiment, pairs=dataclasses.replace(opened.experiment.pairs, exact=True))
+    write = lambda texts, draw=None: writing.write(opened.setup, exact, params, opened.tokenizer, texts, draw)
+    texts = [
+        "one %(x)s two",
+        "nine",
+        "%(y)s",
+        "%d one %s %d",
+        "%s %s %s",
+        "<b>two</b> %%",
+        "one %(x)s two " * 3,
+    ]
+    loose = writing.write(opened.setup, opened.experiment, params, opened.tokenizer, texts)
+    assert not all(kept(text, said) for text, said in zip(texts, loose, strict=True))
+    drawn = [writing.Draw(2.0, seed) for seed in (0, 0, 1)]
+    found = [write(texts), *(write(texts, draw) for draw in drawn)]
+    for said in found:
+        assert [sorted(find(text)) for text in texts] == [sorted(find(text)) for text in said]
+    assert found[1] == found[2] != found[3]
+    assert found[0][1] == loose[1]  # what had them is written as before
+
+
+def test_training_texts_come_back_in_other_words(done, file, tmp_path):
+    root, _ = done
+    shutil.copytree(root, tmp_path / "back")  # of Chinese it knows nothing: what it says is other words at least
+    (tmp_path / "texts.jsonl").write_text(
+        "".join(json.dumps({"text": f"{a} {b}", "label": a}) + "\n" for a in ("one", "two") for b in DIGITS)
+        + json.dumps({"text": "one two three four " * 9, "label": "one"})
+    )
+    data = f'source = "jsonl", path = "{tmp_path}/texts.jsonl", label_key = "label", labels = ["one", "two"]'
+    (tmp_path / "lab.toml").write_text(f"""name = "lab"
+[shared]
+data = {{ {data}, validation = 0.2 }}
+[members.a]
+[members.b]
+data = {{ split_seed = 1 }}
+""")
+    (tmp_path / "one.toml").write_text(f"data = {{ {data}, validation = 0.2 }}")
+    lines, runs_there = [], (root, tmp_path / "back")
+    reword = lambda name, out, wanted: paraphrase.paraphrase(
+        tmp_path / name, [], runs_there, tmp_path / out, wanted, lines.append
+    )
+    found = reword("one.toml", "a.jsonl", paraphrase.Wanted(2, 1.0))
+    made = read_paraphrases(tmp_path / "a.jsonl")
+    train = paraphrase.training_texts(tmp_path / "one.toml")
+    assert 10 < len(train) < 20
+    assert set(made) <= set(train)
+    assert found["reworded"] == len(made)
+    assert found["cut"] == any(len(text) > 100 for text in train)
+    assert all(text not in others and len(set(others)) == len(others) for text, others in made.items())
+    assert max(map(len, made.values())) == 2
+    assert len(lines) == 2
+    assert found["texts"] == len(train)
+    both = paraphrase.training_texts(tmp_path / "lab.toml")
+    assert set(train) < set(both)
+    assert len(both) == len(set(both))
+    refused = {
+        "already": lambda: reword("one.toml", "a.jsonl", paraphrase.Wanted()),
+        "temperature": lambda: reword("one.toml", "b.jsonl", paraphrase.Wanted(temperature=0.0)),
+        "same run": lambda: paraphrase.paraphrase(
+            tmp_path, [], (root, root), tmp_path / "b", paraphrase.Wanted(), print
+        ),
+        "no such config": lambda: reword("none.toml", "b.jsonl", paraphrase.Wanted()),
+        "other words": lambda: paraphrase.training_texts(file.with_name("transformer.toml")),
+    }
+    for words, asked in refused.items():
+        with pytest.raises(UserError) as error:
+            asked()
+        assert words in str(error.value)
+    assert not (tmp_path / "b.jsonl").exists()
+
+
 def test_signs_are_pieces_of_their_own_and_no_text_of_a_part_is_in_another(done, file):
     root, _ = done
     data = load_data(reopen.open_run(root).experiment, root / "tokenizer.model")
@@ -161,7 +237,7 @@ def test_a_source_in_two_files_is_an_error_or_leaves_the_part_nearer_to_training
 @pytest.mark.slow
 def test_a_t5_writes_too(file, tmp_path):
     summary = runs.run(config(file, steps=4, kind="t5"), tmp_path / "t5", False, silent, silent)
-    assert set(summary["test"]) == {"bleu", "chrf", "exact_match", "placeholders_kept"}
+    assert set(summary["test"]) == {"bleu", "chrf", "exact_match", "placeholders_kept", "placeholders_kept_where_any"}
     assert len(translate(tmp_path / "t5", ["one two", "nine"])) == 2
 
 
@@ -193,6 +269,7 @@ def test_what_does_not_fit_together_is_refused(file, tmp_path):
         "data.target_key=nothing": "no field",
         "data.pair_key=en2": "labels or a target",
         "pairs.beams=0": "beams",
+        "pairs={exact=true}": "placeholders",
         "pairs.judges=1": "judge",
         "pairs.longest=1": "no pair",
         "data.target_length=30": "longer",

@@ -1,4 +1,4 @@
-"""Commands that ask a language model: prompt, replies."""
+"""Commands that ask a language model: prompt, replies, paraphrase."""
 
 from pathlib import Path
 from typing import Annotated
@@ -54,3 +54,30 @@ def replies(
 
     found = answering.replies(run, split, candidates, limit, seed)
     output(found, as_json, lambda: display_replies.show(found))
+
+
+@app.command(
+    epilog="Example: `minillm paraphrase configs/spam.toml --there runs/translate --back runs/translate-back "
+    "--out runs/paraphrases.jsonl`"
+)
+def paraphrase(
+    config: Annotated[Path, typer.Argument(help="A config, a lab's config, or the folder of a run")],
+    there: Annotated[Path, typer.Option(help="A run that translates into another language")],
+    back: Annotated[Path, typer.Option(help="A run that translates from there")],
+    out: Annotated[Path, typer.Option(help="The file to write, for augment.paraphrases")],
+    samples: Annotated[
+        int, typer.Option(min=1, help="Paraphrases per text: the likeliest, and further ones drawn")
+    ] = 1,
+    temperature: Annotated[float, typer.Option(help="Of the further ones")] = 0.7,
+    seed: Annotated[int, typer.Option(min=0, help="Of the further ones")] = 0,
+    overrides: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Put the training texts of a config in other words, by two of the project's translators: back-translation."""
+    prepare()
+    from minillm.experiment import paraphrase as rewording
+
+    tell = lambda text: None if as_json else typer.echo(text)
+    wanted = rewording.Wanted(samples, temperature, seed)
+    found = rewording.paraphrase(config, overrides, (there, back), out, wanted, tell)
+    output(found, as_json, lambda: rewording.show(found))

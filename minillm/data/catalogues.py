@@ -85,6 +85,11 @@ def english_chinese() -> Pairs:
         yield _name(archive, number), _plain(archive, message.source), _plain(archive, message.text)
 
 
+def chinese_english() -> Pairs:
+    """The same, the other way round."""
+    return ((name, text, source) for name, source, text in english_chinese())
+
+
 def french_chinese() -> Pairs:
     """The same messages in French and in simplified Chinese, where both have been translated."""
     french = catalogue(1)
@@ -110,5 +115,5 @@ def _plain(archive: str, text: str) -> str:
 
 
 PAIRED: dict[str, Callable[[], Pairs]] = {
-    "messages-en-zh": english_chinese, "messages-fr-zh": french_chinese, "bbc-headlines": bbc_headlines,
+    "messages-en-zh": english_chinese, "messages-zh-en": chinese_english, "messages-fr-zh": french_chinese, "bbc-headlines": bbc_headlines,
 }  # fmt: skip
