@@ -193,7 +193,7 @@ def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(na
         (("continual.methud='ewc'",), "did you mean 'method'"),
         (("data.labels=['neg', 'pos', 'x']", "tests.old.labels=['neg', 'pos', 'x']"), "tasks share one head"),
         (
-            ("continual={method='replay'}", "annotation.labels=4", "consistency.kind=uda"),
+            ("continual={method='replay'}", "annotation.labels=4", "consistency.method=uda"),
             "other rows are read beside it",
         ),
         (("tests.old.labels=['neg']",), "tests are of the run's own classes"),

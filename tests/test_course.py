@@ -112,12 +112,7 @@ def test_header_agrees_with_the_map(lesson):
     assert f'report("{lesson.id}"' in text
 
 
-LONGER = {
-    "24": 275,
-    "21": 300,
-    "30": 370,
-    "23": 340,
-}  # two subjects in one: the bits of a run, and what several seeds say
+LONGER = {"24": 275, "30": 370}  # two subjects in one
 
 
 @every_lesson

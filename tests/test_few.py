@@ -16,7 +16,7 @@ from minillm.errors import UserError
 from minillm.evaluation import noise
 from minillm.evaluation.similarity import nearest_accuracy
 from minillm.experiment import annotation as bought
-from minillm.experiment import few, labels_bought, waves
+from minillm.experiment import few, labels_bought, teacher, waves
 from minillm.experiment.workers import Job
 from minillm.models import bert
 from minillm.models.contract import bind
@@ -264,7 +264,7 @@ def experiment(**sections):
 
 
 def test_sections_of_strength_zero_and_absent_ones_change_nothing():
-    zero = {"annotation": {"labels": 20}, "pseudo": {"run": "x", "weight": 0.0}, "consistency": {"strength": 0.0},
+    zero = {"annotation": {"labels": 20}, "pseudo": {"run": "x", "strength": 0.0}, "consistency": {"strength": 0.0},
             "contrastive": {"strength": 0.0}}  # fmt: skip
     found = experiment(**zero)
     assert few.with_terms(found, classify, {}) == (classify, {})
@@ -273,10 +273,28 @@ def test_sections_of_strength_zero_and_absent_ones_change_nothing():
     assert not set(configs.plain(experiment())) & set(zero)
 
 
+def test_a_teacher_counts_by_threshold_or_by_the_surest_share_of_each_class():
+    answers = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.45, 0.55], [0.7, 0.3], [0.3, 0.7]])
+    truth = ["business", "tech", "business", "tech", "business", "business"]
+    assert annotation.surest(answers, 0.5).tolist() == [True, False, True, False, False, True]
+    assert annotation.surest(answers, 1.0).all()
+    assert annotation.surest(np.full((4, 2), 0.5), 0.25).tolist() == [True, False, False, False]  # equals: the first
+    found = lambda **section: experiment(annotation={"labels": 20}, pseudo={"run": "x", **section})
+    sure, labels, report = teacher.choose(found(share=0.5), answers, truth)
+    assert sure.tolist() == [True, False, True, False, False, True]
+    assert labels.tolist() == [0, 0, 1]
+    assert report["accuracy_kept"] == pytest.approx(2 / 3)
+    assert teacher.choose(found(threshold=0.7), answers, truth)[0].sum() == 4
+    with pytest.raises(UserError, match="no text is pseudo-labelled"):
+        teacher.choose(found(share=0.1), answers, truth)
+
+
 def test_where_all_texts_have_labels_none_is_left_to_learn_from_without():
     found = experiment(annotation={"labels": 5}, consistency={})
     texts = [Document(str(number), f"text {number}", label) for number, label in enumerate(["business", "tech"] * 3)]
-    assert len(bought.annotate(found, texts).unlabelled) == 1
+    report = bought.annotate(found, texts, validation=36).report
+    assert (report["unlabelled"], report["validation_labels"], report["validation_price"]) == (1, 36, 2.0)
+    assert any("36 validation labels, 2.00" in line for line in bought.describe({"annotation": report}))
     with pytest.raises(UserError, match="all 5 training texts have a label"):
         bought.annotate(found, texts[:5])
 
@@ -289,12 +307,14 @@ def test_sections_that_make_no_sense_are_refused_by_their_keys():
         ({"consistency": {}}, "every training text has a label"),
         (labels | {"consistency": {"rows": 3}, "train": {"shards": 2}}, "3 rows cannot be split into 2"),
         (labels | {"pseudo": {"run": "x", "threshold": 1.5}}, "threshold must be in"),
-        ({"consistency": {"kind": "r_drop", "rows": 4}}, "rows says nothing to r_drop"),
+        (labels | {"pseudo": {"run": "x", "share": 0.0}}, "share must be above 0"),
+        (labels | {"pseudo": {"run": "x", "share": 0.5, "threshold": 0.5}}, "threshold says nothing beside share"),
+        ({"consistency": {"method": "r_drop", "rows": 4}}, "rows says nothing to r_drop"),
         ({"contrastive": {"temperature": 0.0}}, "temperature above 0"),
         ({"contrastive": {}, "train": {"shards": 2}}, "which shards would part"),
         ({"objective": {"name": "simcse"}, "train": {"shards": 2}}, "which shards would part"),
-        ({"contrastive": {}, "consistency": {"kind": "r_drop"}}, "reads the batch twice"),
-        ({"consistency": {"kind": "r_drop"}, "model": {"kind": "bert", "dropout": 0.0}}, "differ by dropout alone"),
+        ({"contrastive": {}, "consistency": {"method": "r_drop"}}, "reads the batch twice"),
+        ({"consistency": {"method": "r_drop"}, "model": {"kind": "bert", "dropout": 0.0}}, "differ by dropout alone"),
         ({"objective": {"name": "simcse"}, "model": {"kind": "bert", "dropout": 0.0}}, "differ by dropout alone"),
         ({"contrastive": {}, "model": {"kind": "gpt"}}, "reads both ways"),
         ({"annotation": {}, "objective": {"name": "masked"}}, "says nothing to the objective 'masked'"),
@@ -322,6 +342,11 @@ def test_the_table_of_a_lab_has_prices_baselines_by_seed_and_differences():
     assert found["price"] == 10.0
     assert found["own_baselines"]["TF-IDF"]["macro_f1"]["mean"] == pytest.approx(0.5)
     assert labels_bought.bought([{"baselines": {}}]) == {}
+    finding = lambda precision: {"annotation": {"labels": 9, "hours": 1.0, "price": 1.0, "wrong": 3, "validation_labels": 7,
+                                                "finding": {"precision": precision, "recall": 0.5}}, "baselines": {}}  # fmt: skip
+    noisy = labels_bought.bought([finding(0.2), finding(0.4)])
+    assert (noisy["wrong"], noisy["validation_labels"], noisy["finding"]["recall"]["mean"]) == (3, 7, 0.5)
+    assert noisy["finding"]["precision"]["mean"] == pytest.approx(0.3)
     row = lambda name, values: {"member": name, "seeds": [0, 1, 2], "labels": 100, "macro_f1": {"values": values}}
     (one,) = labels_bought.from_first([row("a", [0.1, 0.2, 0.3]), row("b", [0.2, 0.35, 0.4])])
     assert (one["left"], one["right"]) == ("a", "b")

@@ -63,7 +63,7 @@ def test_a_student_learns_what_its_teacher_said_and_the_run_knows_it(folder, tau
 
 
 def test_strength_zero_is_the_plain_run_bit_for_bit(folder, taught):
-    zero = ("pseudo.weight=0.0", "consistency.strength=0.0", "contrastive.strength=0.0")
+    zero = ("pseudo.strength=0.0", "consistency.strength=0.0", "contrastive.strength=0.0")
     found = finish(folder, "zero", *student(folder, *zero))
     assert found["parameter_hash"] == taught[0]["parameter_hash"]
     assert not (folder / "zero/pseudo.json").exists()

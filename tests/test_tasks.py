@@ -22,7 +22,7 @@ data = {{ source = "lines", path = "{topics}", labels = ["screen", "book", "food
 objective = {{ name = "classify" }}
 [tasks.text]
 objective = {{ name = "masked" }}
-coefficient = 0.5
+strength = 0.5
 """
 
 
@@ -128,10 +128,10 @@ def test_the_tokenizer_has_read_the_training_texts_of_all_tasks(mixed):
 
 
 @pytest.mark.slow
-def test_a_coefficient_of_zero_is_the_plain_run_to_the_last_bit(folder, tmp_path):
+def test_a_strength_of_zero_is_the_plain_run_to_the_last_bit(folder, tmp_path):
     short = ("train.steps=3", "train.evaluate_every=3", "baselines.text=false")
     plain = make(folder, tmp_path / "plain", *short, name="plain.toml")
-    zero = make(folder, tmp_path / "zero", *short, "tasks.topic.coefficient=0.0", "tasks.text.coefficient=0.0")
+    zero = make(folder, tmp_path / "zero", *short, "tasks.topic.strength=0.0", "tasks.text.strength=0.0")
     assert zero["parameter_hash"] == plain["parameter_hash"]
     assert "[tasks" not in (tmp_path / "plain/config.toml").read_text()
     logs = [(tmp_path / name / "provenance.jsonl").read_bytes() for name in ("plain", "zero")]
@@ -141,7 +141,7 @@ def test_a_coefficient_of_zero_is_the_plain_run_to_the_last_bit(folder, tmp_path
 @pytest.mark.slow
 def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(folder, tmp_path):
     short = ["train.steps=4", "train.evaluate_every=2", "train.batch_size=24", "train.shards=2", "train.log_every=1",
-             "baselines.text=false", "tasks.text.coefficient=0.0"]  # fmt: skip
+             "baselines.text=false", "tasks.text.strength=0.0"]  # fmt: skip
     for root, devices in (("one", 1), ("two", 2)):
         found = make(folder, tmp_path / root, *short, f"mesh.data={devices}")
     read = lambda root: [json.loads(line) for line in (tmp_path / root / "metrics.jsonl").read_text().splitlines()]
@@ -165,9 +165,9 @@ def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(fo
         (("tasks.topic.data.lables=['screen']",), "did you mean 'labels'"),
         (("tasks.topic.data.length=99",), "longer than"),
         (("tasks.main.objective.name=masked",), "not 'main'"),
-        (("tasks.topic.coefficient=-1.0",), "coefficient must not be negative"),
+        (("tasks.topic.strength=-1.0",), "strength must not be negative"),
         (("mixing.temperature=0.0",), "temperature must be above 0"),
-        (("consistency.kind=r_drop",), r"\[consistency\] and \[tasks\] do not go together"),
+        (("consistency.method=r_drop",), r"\[consistency\] and \[tasks\] do not go together"),
         (("contrastive.strength=0.1",), r"\[contrastive\] and \[tasks\] do not go together"),
     ],
 )

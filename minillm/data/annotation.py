@@ -7,6 +7,8 @@ Wrong labels, exactly round(rate * labels) of them (of each class, for "pair"), 
 
     symmetric   any other class, each as likely
     pair        the next class in order, as if annotators took one class for another (Han et al. 2018, section 4)
+
+A model may annotate, too, as a teacher in self-training: `surest` says which of its answers count.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from minillm.data.document import Document
 from minillm.errors import UserError
@@ -51,6 +54,16 @@ def flip(labels: np.ndarray, classes: int, rate: float, seed: int, kind: str = "
         wrong = random.permutation(group)[: round(rate * len(group))]
         away = random.integers(1, classes, len(wrong)) if kind == "symmetric" else 1
         found[wrong] = (labels[wrong] + away) % classes
+    return found
+
+
+def surest(probabilities: Float[np.ndarray, "texts classes"], share: float) -> Bool[np.ndarray, "texts"]:
+    """Of the texts of each answered class the surest `share`, rounded: no class crowds out the others, as one threshold lets it."""
+    best, sure = probabilities.argmax(1), probabilities.max(1)
+    found = np.zeros(len(best), bool)
+    for number in np.unique(best):
+        rows = np.flatnonzero(best == number)
+        found[rows[np.argsort(-sure[rows], kind="stable")][: round(share * len(rows))]] = True
     return found
 
 

@@ -12,6 +12,7 @@ from minillm.data.labels import labels_found
 from minillm.errors import UserError
 from minillm.evaluation import noise, textual
 from minillm.experiment import few
+from minillm.sections.few import CHOSEN
 
 
 class Annotated(NamedTuple):
@@ -22,8 +23,11 @@ class Annotated(NamedTuple):
     report: dict[str, Any]
 
 
-def annotate(experiment: Experiment, documents: Sequence[Document]) -> Annotated:
-    """The training part as its annotators left it. Raises: UserError for more labels than texts."""
+def annotate(experiment: Experiment, documents: Sequence[Document], validation: int = 0) -> Annotated:
+    """The training part as its annotators left it. Raises: UserError for more labels than texts.
+
+    validation: texts of the validation part, whose labels settings are chosen by: reported beside the price, not in it.
+    """
     section = experiment.annotation
     if section is None:
         return Annotated(list(documents), [], {})
@@ -42,7 +46,8 @@ def annotate(experiment: Experiment, documents: Sequence[Document]) -> Annotated
     labelled = [document._replace(label=names[label]) for document, label in zip(labelled, labels, strict=True)]
     hours = count * section.seconds / 3600.0
     report = {"labels": count, "unlabelled": len(unlabelled), "wrong": int(wrong.sum()), "hours": hours,
-              "price": hours * section.wage}  # fmt: skip
+              "price": hours * section.wage, "validation_labels": validation,
+              "validation_price": validation * section.seconds / 3600.0 * section.wage}  # fmt: skip
     if section.drop_found:
         found = noise.find_wrong(labels, unseen_probabilities(labelled, labels, len(names)))
         report |= {"finding": noise.judge_finding(found, wrong), "wrong_left": int((wrong & ~found).sum())}
@@ -58,6 +63,8 @@ def describe(cleaning: dict[str, Any]) -> list[str]:
         lines.append(f"Labels: {found['labels']:,}, for {paid}; {found['unlabelled']:,} training texts have none")
         if found["wrong"]:
             lines[-1] += f"; {found['wrong']:,} labels are wrong"
+        if more := found.get("validation_labels"):
+            lines.append(f"Not in that price: {more:,} validation labels, {found['validation_price']:,.2f}; {CHOSEN}")
         if finding := found.get("finding"):
             right = f"{finding['precision']:.1%} of them rightly (at random {finding['chance']:.1%})"
             lines.append(

@@ -139,7 +139,7 @@ def resolve(experiment: Experiment, raw_base: dict[str, Any] | None, where: str)
         raise UserError("there is nothing that could be forgotten", place, "name a run in [base], without [pretrain]")
     if experiment.adversarial and section.method == "distill":
         raise UserError("[adversarial] and distill do not go together", place, "leave one of them out")
-    beside = experiment.pseudo or (experiment.consistency and experiment.consistency.kind == "uda")
+    beside = experiment.pseudo or (experiment.consistency and experiment.consistency.method == "uda")
     if beside and section.method == "replay":
         message = "old rows are mixed into a batch, and here other rows are read beside it"
         raise UserError(message, place, "leave out [pseudo] and [consistency], or use another method")

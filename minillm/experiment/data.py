@@ -113,7 +113,7 @@ def make_tokenizer(experiment: Experiment, texts: list[str], tokenizer_file: Pat
 def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict, cleaning: dict, root: Path) -> Data:
     for part in documents.values():
         supervised.refuse_unlabelled(part)
-    annotated = annotate(experiment, documents["train"])
+    annotated = annotate(experiment, documents["train"], len(documents["validation"]))
     documents = documents | {"train": annotated.labelled}
     parts = {name: supervised.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
     more, learned, reports = _unlabelled(experiment, pieces, annotated.unlabelled, root)

@@ -7,6 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from minillm.report.columns import COLUMNS, main_metric
+from minillm.sections.few import CHOSEN
+
+MORE = {  # title -> (key of a row, what its cell says)
+    "teacher right": ("pseudo_accuracy", lambda row: f"{row['pseudo_accuracy']['mean']:.1%}"),
+    "wrong": ("wrong", lambda row: f"{row['wrong']:,}"),
+    "left out rightly": ("finding", lambda row: f"{row['finding']['precision']['mean']:.1%}"),
+    "wrong ones found": ("finding", lambda row: f"{row['finding']['recall']['mean']:.1%}"),
+}
 
 
 def labels(found: dict, root: Path) -> None:
@@ -14,16 +22,20 @@ def labels(found: dict, root: Path) -> None:
     rows = [row for row in found["rows"] if "labels" in row]
     metric = main_metric(rows)
     drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE)
-    for title in ("", "labels", "cost", COLUMNS[metric][0], "teacher right"):
+    more = {title: tell for title, (key, tell) in MORE.items() if any(row.get(key) for row in rows)}
+    for title in ("", "labels", "cost", COLUMNS[metric][0], *more):
         drawn.add_column(title, justify="right" if title else "left", overflow="fold")
     for row in rows:
-        taught = f"{row['pseudo_accuracy']['mean']:.1%}" if "pseudo_accuracy" in row else ""
-        drawn.add_row(row["member"], f"{row['labels']:,}", f"{row['price']:,.2f}", _half(row[metric]), taught)
+        told = [tell(row) if row.get(MORE[title][0]) else "" for title, tell in more.items()]
+        drawn.add_row(row["member"], f"{row['labels']:,}", f"{row['price']:,.2f}", _half(row[metric]), *told)
         for name, values in row.get("own_baselines", {}).items():
             if metric in values and "frequent" not in name:
-                drawn.add_row(f"  {name}", "", "", _half(values[metric]), "", style="dim")
+                drawn.add_row(f"  {name}", "", "", _half(values[metric]), *[""] * len(more), style="dim")
     console = Console()
     console.print(drawn)
+    if count := rows[0].get("validation_labels"):
+        text = f"Not in the cost: {count:,} validation labels, {rows[0]['validation_price']:,.2f}; {CHOSEN}"
+        console.print(text, highlight=False, markup=False)
     for row in found["differences"]:
         sure = "nothing varies" if row["p"] is None else f"p = {row['p']:.3f}"
         text = f"{row['right']} - {row['left']}: {row['metric']} {row['value']:+.4f}"

@@ -15,13 +15,13 @@ from minillm.objectives.pseudo import PSEUDO, with_pseudo_labels
 
 def learns_pseudo(experiment: Experiment) -> bool:
     """Whether a teacher's labels count."""
-    return experiment.pseudo is not None and experiment.pseudo.weight > 0.0
+    return experiment.pseudo is not None and experiment.pseudo.strength > 0.0
 
 
 def reads_unlabelled(experiment: Experiment) -> bool:
     """Whether texts without labels are read as they are."""
     section = experiment.consistency
-    return section is not None and section.kind == "uda" and section.strength > 0.0
+    return section is not None and section.method == "uda" and section.strength > 0.0
 
 
 def with_terms(experiment: Experiment, objective: Callable, factors: dict[str, float]) -> tuple[Callable, dict]:
@@ -36,14 +36,14 @@ def with_terms(experiment: Experiment, objective: Callable, factors: dict[str, f
         objective = functools.partial(classify_contrastive, **learned, **settings)
         factors = factors | {"contrastive": contrastive.strength}
     if consistency is not None and consistency.strength > 0.0:
-        if consistency.kind == "r_drop":
+        if consistency.method == "r_drop":
             objective = functools.partial(r_drop, **learned)
         else:
             settings = {"threshold": consistency.threshold, "temperature": consistency.temperature}
             objective = uda(objective, **settings)
         factors = factors | {"consistency": consistency.strength}
     if learns_pseudo(experiment):
-        objective, factors = with_pseudo_labels(objective), factors | {"pseudo": experiment.pseudo.weight}
+        objective, factors = with_pseudo_labels(objective), factors | {"pseudo": experiment.pseudo.strength}
     return objective, factors
 
 

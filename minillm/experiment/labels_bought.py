@@ -6,16 +6,21 @@ from typing import Any
 from minillm.evaluation.intervals import over_seeds, paired_seeds
 from minillm.report.columns import COLUMNS
 
+VALIDATION = ("validation_labels", "validation_price")  # older runs have not counted them
+FINDING = ("precision", "recall")
+
 
 def bought(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """{"labels", "price", "hours", "own_baselines": name -> metric -> mean and interval over seeds}, and of a teacher's
-    answers "pseudo_accuracy"; nothing for members without [annotation].
+    answers "pseudo_accuracy", of confident learning "finding": {"precision", "recall"}; nothing for members without
+    [annotation].
 
     Each seed has labels of its own, so that a baseline too has a value per seed, where each seed has fitted it.
     """
     if "annotation" not in summaries[0]:
         return {}
-    found = {key: summaries[0]["annotation"][key] for key in ("labels", "hours", "price")}
+    reports = [summary["annotation"] for summary in summaries]
+    found = {key: reports[0][key] for key in ("labels", "hours", "price", "wrong", *VALIDATION) if key in reports[0]}
     names = [name for name in summaries[0]["baselines"] if all(name in summary["baselines"] for summary in summaries)]
     per_seed = {name: [summary["baselines"][name] for summary in summaries] for name in names}
     own = {name: {metric: over_seeds([row[metric] for row in rows]) for metric in rows[0] if metric in COLUMNS}
@@ -23,6 +28,8 @@ def bought(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found |= {"own_baselines": own} if own else {}
     if "pseudo" in summaries[0]:
         found["pseudo_accuracy"] = over_seeds([summary["pseudo"]["accuracy_kept"] for summary in summaries])
+    if "finding" in reports[0]:
+        found["finding"] = {key: over_seeds([report["finding"][key] for report in reports]) for key in FINDING}
     return found
 
 

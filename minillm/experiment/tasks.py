@@ -1,11 +1,11 @@
 """Several tasks in one model: the parts of [tasks] as experiments of their own, their heads, and their joint loss.
 
-    [tasks.topics]   objective, data, coefficient, rows        beside the run's own [data] and [objective], "main"
+    [tasks.topics]   objective, data, strength, rows        beside the run's own [data] and [objective], "main"
 
 The body is shared; what a task adds to the table stands under tasks/NAME: its head, and what the run's own task lacks.
 Each task has rows of its own in every batch, so that shapes stay fixed and `objectives/joint.py` adds means:
 
-    L = sum over tasks k of  share_k * coefficient_k * mean loss of k's rows
+    L = sum over tasks k of  share_k * strength_k * mean loss of k's rows
 
 share_k is 1 where `rows` says how many rows a task has, else p_k of `data/mixing.py`: an example counts the same whatever
 its task, as in T5's mixture.
@@ -27,7 +27,7 @@ MAIN = "main"  # the run's own task
 
 def active(experiment: Experiment) -> list[str]:
     """The tasks beside the run's own."""
-    return [name for name, task in (experiment.tasks or {}).items() if task.coefficient > 0.0]
+    return [name for name, task in (experiment.tasks or {}).items() if task.strength > 0.0]
 
 
 def part(experiment: Experiment, name: str, where: str = "config") -> Experiment:
@@ -121,7 +121,7 @@ def joint_objective(
     parts, coefficients = {}, {}
     for name in names:
         objective, factors, terms = make(part(experiment, name))
-        weight = shares[name] * (1.0 if name == MAIN else experiment.tasks[name].coefficient)
+        weight = shares[name] * (1.0 if name == MAIN else experiment.tasks[name].strength)
         parts[name] = objective if name == MAIN else own_part(name, objective)
         coefficients |= {f"{name}/{term}": weight * factors.get(term, 1.0) for term in terms}
     return joint(parts), coefficients

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from minillm.config import Experiment
+from minillm.data import annotation
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
@@ -104,10 +105,12 @@ def choose(
     Raises: UserError where the teacher is sure of none.
     """
     section, names = experiment.pseudo, list(experiment.data.labels)
-    best, sure = answers.argmax(1), answers.max(1) >= section.threshold
+    best, shared = answers.argmax(1), section.share is not None
+    sure = annotation.surest(answers, section.share) if shared else answers.max(1) >= section.threshold
     if not sure.any():
         message = f"the teacher's surest answer has {answers.max():.3f}, so that no text is pseudo-labelled"
-        raise UserError(message, "pseudo.threshold", "set it lower, or use a better teacher")
+        where, mend = ("pseudo.share", "set it higher") if shared else ("pseudo.threshold", "set it lower")
+        raise UserError(message, where, f"{mend}, or use a better teacher")
     labels = answers[sure].astype(np.float32) if section.soft else best[sure].astype(np.int32)
     right = np.array([names[label] for label in best]) == np.array(truth, object)
     counts = {name: int((best[sure] == place).sum()) for place, name in enumerate(names)}

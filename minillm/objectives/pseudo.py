@@ -1,6 +1,6 @@
 """Self-training: what a teacher says of texts without labels is learned as if it were their labels.
 
-    L = L(labels)  +  weight * mean over pseudo-labelled texts u of  - sum over classes c of  q_c(u) log p_c(u)
+    L = L(labels)  +  strength * mean over pseudo-labelled texts u of  - sum over classes c of  q_c(u) log p_c(u)
 
 q is one class (Yarowsky 1995; Lee 2013, equation 15) or the teacher's probabilities (Hinton et al. 2015). The data says
 which texts count: those that the teacher is sure of.

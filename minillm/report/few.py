@@ -46,7 +46,9 @@ def _curve(table: Mapping[str, Any], rows: Rows, path: Path) -> None:
         above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2f}"))
         above.xaxis.set_minor_formatter(NullFormatter())
         above.tick_params(labelsize=8)
-        above.set_xlabel("what the labels cost (annotation.seconds and wage)", fontsize=8)
+        apart = rows[0].get("validation_labels")
+        without = f", without the {apart:,} of the validation part" if apart else ""
+        above.set_xlabel(f"what the labels cost (annotation.seconds and wage){without}", fontsize=8)
     _finish(axis, metric, "labelled training texts")
     axis.legend(fontsize=8, frameon=False)
     save_figure(figure, path)

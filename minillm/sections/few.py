@@ -6,6 +6,9 @@ from typing import Any, Literal
 from minillm.errors import UserError
 from minillm.sections.data import STRICT
 
+# what the labels of the validation part are for, which `annotation.labels` does not count
+CHOSEN = "TF-IDF's strength, and early stopping where it is asked for, are chosen by them"
+
 
 @dataclass(frozen=True)
 class AnnotationConfig:
@@ -13,9 +16,8 @@ class AnnotationConfig:
 
     __pydantic_config__ = STRICT
 
-    labels: int | None = (
-        None  # so many training texts have one, each class its share; None: all. The rest stay as texts
-    )
+    # so many training texts have one, each class its share; None: all. The rest stay as texts
+    labels: int | None = None
     seed: int | None = None  # of the draw, and of the errors; None: train.seed
     noise: float = 0.0  # share of the labels that are made wrong
     noise_kind: Literal["symmetric", "pair"] = "symmetric"  # any other class; or the next one in data.labels
@@ -42,13 +44,20 @@ class PseudoConfig:
 
     run: str  # the teacher's folder, a run on the same data and labels
     threshold: float = 0.9  # what it is less sure of is left out
-    weight: float = 1.0  # of the pseudo-labels' loss beside that of the labels; 0: the plain run
+    share: float | None = None  # in its place: of the texts of each class that it names, so many, the surest
+    strength: float = 1.0  # of the pseudo-labels' loss beside that of the labels; 0: the plain run
     soft: bool = False  # learn its probabilities, not only its best class
     rows: int | None = None  # pseudo-labelled texts per step, beside the batch; None: train.batch_size
 
     def __post_init__(self):
-        if not 0.0 <= self.threshold <= 1.0 or self.weight < 0.0:
-            raise ValueError(f"threshold must be in [0, 1], weight not negative: {self.threshold} and {self.weight}")
+        if not 0.0 <= self.threshold <= 1.0 or self.strength < 0.0:
+            raise ValueError(
+                f"threshold must be in [0, 1], strength not negative: {self.threshold} and {self.strength}"
+            )
+        if self.share is not None and not 0.0 < self.share <= 1.0:
+            raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
+        if self.share is not None and self.threshold != PseudoConfig.threshold:
+            raise ValueError("threshold says nothing beside share: leave one of them out")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"rows must be at least 1, got {self.rows}")
 
@@ -59,7 +68,8 @@ class ConsistencyConfig:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["uda", "r_drop"] = "uda"  # texts without labels, one view noised; or the batch, two draws of dropout
+    # texts without labels, one view noised; or the batch, two draws of dropout
+    method: Literal["uda", "r_drop"] = "uda"
     strength: float = 1.0  # of its term; 0: the plain run
     rows: int | None = None  # uda: texts without labels per step; None: train.batch_size
     threshold: float = 0.8  # uda: answers that the model is less sure of teach nothing
@@ -75,7 +85,7 @@ class ConsistencyConfig:
             raise ValueError(f"rows must be at least 1, got {self.rows}")
         defaults = {"rows": None, "threshold": 0.8, "temperature": 0.4, "token_rate": 0.1}
         for name, default in defaults.items():
-            if self.kind == "r_drop" and getattr(self, name) != default:
+            if self.method == "r_drop" and getattr(self, name) != default:
                 raise ValueError(f"{name} says nothing to r_drop: leave it out")
 
 
@@ -105,7 +115,7 @@ def refuse_few(experiment: Any, where: str) -> None:
             message = f"{name} says nothing to the objective {objective!r} on {experiment.data.source}"
             raise UserError(message, f"{where}: {name}", "leave it out, or classify texts with data.labels")
     annotation, pseudo, consistency, contrastive = found.values()
-    uda = consistency is not None and consistency.kind == "uda"
+    uda = consistency is not None and consistency.method == "uda"
     if (annotation is None or annotation.labels is None) and (pseudo is not None or uda):
         message = "every training text has a label, so that none is left to learn from without"
         raise UserError(message, f"{where}: annotation.labels", "set it to how many texts have labels")
@@ -118,7 +128,7 @@ def refuse_few(experiment: Any, where: str) -> None:
         raise UserError(message, f"{where}: model.dropout", "set it above 0")
     if contrastive is not None and consistency is not None and not uda:
         message = "r_drop reads the batch twice, the contrastive term once"
-        raise UserError(message, f"{where}: consistency.kind", "use one of the two")
+        raise UserError(message, f"{where}: consistency.method", "use one of the two")
     if experiment.adversarial is not None and (pseudo is not None or consistency is not None or objective == "simcse"):
         message = "an adversary changes the embeddings of one batch, and here other rows are read beside it"
         raise UserError(message, f"{where}: adversarial", "leave it out")

@@ -15,12 +15,12 @@ class TaskConfig:
 
     objective: ObjectiveConfig
     data: DataConfig | None = None  # None: the run's own
-    coefficient: float = 1.0  # of its loss; 0 leaves the task out
+    strength: float = 1.0  # of its loss; 0 leaves the task out
     rows: int | None = None  # of its own in each batch; None: its share of train.batch_size, by [mixing]
 
     def __post_init__(self):
-        if self.coefficient < 0.0:
-            raise ValueError(f"coefficient must not be negative, got {self.coefficient}")
+        if self.strength < 0.0:
+            raise ValueError(f"strength must not be negative, got {self.strength}")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"rows must be at least 1, got {self.rows}")
 
