@@ -8,7 +8,6 @@
 # - **Prerequisites:** 08 (GPT), 09 (BERT), 20 (few parameters). **Time:** 45 minutes to read; the script takes about 45 s on two cores.
 # - **Expected:** a model of strange languages says the right word for 16 % of things without a demonstration, 57 % after one, 96 % after four, and
 #   nothing in it changes. A toy GPT of reviews, asked without training, is near chance (48 to 53 %); TF-IDF with 2,000 labels is right on 81 %.
-#
 # ## The question
 # GPT-3's paper (2.7.3 praises its zero-shot ability; the paper is about few-shot prompts, which scored higher) uses a pretrained model for a new
 # task without one gradient: the task is written into the text. Zero-shot means no example, one-shot one, few-shot as many as fit into the context:
@@ -31,7 +30,6 @@
 # The answer is $p_c = e^{s_c} / \sum_k e^{s_k}$. A frequent word wins whatever the text. So one asks about a text that says nothing ("N/A") too and
 # divides: $q_c \propto p_c / p_c^{N/A}$ (contextual calibration, Zhao et al. 2021). By hand: p = (0.6, 0.4) and p for "N/A" = (0.75, 0.25) give
 # 0.8 and 1.6, so q = (1/3, 2/3): the answer turns round. For "N/A" itself q is (1/2, 1/2).
-# ## The library
 
 # %%
 import functools
@@ -41,11 +39,11 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
 
-from minillm import params
+from minillm import config, params
 from minillm.course.record import figure_path, report
-from minillm.data import batches, clean_labelled, corpora, prompts, rows, stratify, tokenizer
-from minillm.evaluation import demonstrations, textual
-from minillm.evaluation.intervals import over_seeds
+from minillm.data import batches, rows, tokenizer
+from minillm.experiment import judging, labelled, supervised
+from minillm.experiment.prompting import ask, make_asked, name_shots, read_known
 from minillm.inference import prompting
 from minillm.models import gpt
 from minillm.models.contract import bind
@@ -57,20 +55,17 @@ from minillm.training.step import init_state, make_gradient, make_train_step
 from minillm.tuning.freeze import full
 
 numbers, tuning = {}, full()
-by_hand = prompting.calibrate(np.log([[0.6, 0.4]]), np.log([[0.75, 0.25]]))[0]
-assert np.allclose(by_hand, [1 / 3, 2 / 3])
-assert np.allclose(prompting.calibrate(np.log([[0.75, 0.25]]), np.log([[0.75, 0.25]])), 0.5)
-numbers["calibrated by hand"] = by_hand[1]
+by_hand = prompting.calibrate(np.log([[0.6, 0.4], [0.75, 0.25]]), np.log([[0.75, 0.25]]))
+assert np.allclose(by_hand, [[1 / 3, 2 / 3], [1 / 2, 1 / 2]])
+numbers["calibrated by hand"] = by_hand[0, 1]
 
 
-def naive_scores(config, weights, prompt, words):
+def naive_scores(settings, weights, prompt, words):
     """Each word by a whole row of its own, without a cache; the softmax over all of the vocabulary is written out."""
     found = []
     for word in words:
-        row = np.array([[*prompt, *word]])
-        read = np.asarray(
-            gpt.logits(weights, gpt.apply(weights, {"tokens": jnp.asarray(row)}, config).hidden), np.float64
-        )[0]
+        hidden = gpt.apply(weights, {"tokens": jnp.array([[*prompt, *word]])}, settings).hidden
+        read = np.asarray(gpt.logits(weights, hidden), np.float64)[0]
         logs = read - np.log(np.exp(read).sum(axis=1, keepdims=True))
         found.append(sum(logs[len(prompt) - 1 + place, token] for place, token in enumerate(word)))
     return np.array(found)
@@ -84,21 +79,19 @@ assert np.allclose(cached, naive_scores(SMALL, weights, [2, 11, 12, 13], words),
 
 
 @functools.cache
-def compile_step(config, objective, steps, rate):
+def compile_step(settings, objective, steps, rate):
     """(training step, optimizer), once for all seeds."""
-    optimizer = make_optimizer(
-        OptimizerConfig(learning_rate=rate, warmup_steps=steps // 8), steps, params.decay_mask(gpt.param_specs(config))
-    )
-    return jax.jit(
-        make_train_step(make_gradient(objective, bind(gpt, config), tuning, {}), optimizer, tuning, {})
-    ), optimizer
+    scheduled = OptimizerConfig(learning_rate=rate, warmup_steps=steps // 8)
+    optimizer = make_optimizer(scheduled, steps, params.decay_mask(gpt.param_specs(settings)))
+    gradient = make_gradient(objective, bind(gpt, settings), tuning, {})
+    return jax.jit(make_train_step(gradient, optimizer, tuning, {})), optimizer
 
 
-def train(config, objective, batch_at, steps, seed, rate, base=None):
+def train(settings, objective, batch_at, steps, seed, rate, start=None):
     """-> the trained parameters."""
-    step_of, optimizer = compile_step(config, objective, steps, rate)
-    born = params.flatten(params.init_params(gpt.param_specs(config), jax.random.key(seed)))
-    trainable, frozen, extra = tuning.init(params.unflatten(born | params.flatten(base or {})), jax.random.key(seed))
+    step_of, optimizer = compile_step(settings, objective, steps, rate)
+    born = params.flatten(params.init_params(gpt.param_specs(settings), jax.random.key(seed)))
+    trainable, frozen, extra = tuning.init(params.unflatten(born | params.flatten(start or {})), jax.random.key(seed))
     state = init_state(trainable, extra, optimizer)
     for step in range(steps):
         state, _ = step_of(state, frozen, batch_at(seed, step), jax.random.key(seed))
@@ -132,26 +125,22 @@ def languages(seed, step, count=64):
 def language_batch(seed, step):
     """What `causal` reads of them."""
     texts = languages(seed, step)
-    inputs, targets = texts[:, :-1], texts[:, 1:]
-    return {"tokens": inputs, "targets": targets, "weights": np.ones(inputs.shape, np.float32)}
+    return {"tokens": texts[:, :-1], "targets": texts[:, 1:], "weights": np.ones(texts[:, 1:].shape, np.float32)}
 
 
 texts = languages(2**31, 0, 300)  # languages of which no training seed has read
-label_words = [(2 + number,) for number in range(LABELS)]
-ask = lambda model, shown, shots: prompting.score_words(
-    gpt, WORLD, model, shown[:, : 2 * shots + 2].tolist(), label_words
-)
-right = lambda scores, shots: (scores.argmax(1) == texts[:, 2 * shots + 2] - 2).mean()
+NAMES = [(2 + number,) for number in range(LABELS)]
+scores = lambda model, shown: prompting.score_words(gpt, WORLD, model, shown.tolist(), NAMES)
+right = lambda model, texts, shots: (
+    scores(model, texts[:, : 2 * shots + 2]).argmax(1) == texts[:, 2 * shots + 2] - 2
+).mean()
 worlds = [train(WORLD, causal, language_batch, STEPS, seed, 3e-3) for seed in SEEDS]
-curve = np.array([[right(ask(model, texts, shots), shots) for shots in range(PAIRS)] for model in worlds])
+curve = np.array([[right(model, texts, shots) for shots in range(PAIRS)] for model in worlds])
 ideal = np.array([1 / LABELS if k == 0 else 1 - 0.5**k + 0.5**k / (LABELS - 1) for k in range(PAIRS)])
-other = 2 + (texts[:, 2::2] - 2 + 1) % LABELS  # every word one on: another language, the same things
 moved = texts.copy()
-moved[:, 2::2] = other
+moved[:, 2::2] = 2 + (texts[:, 2::2] - 2 + 1) % LABELS  # every word one on: another language, the same things
 numbers |= {f"right word, {shots} shots": curve[:, shots].mean() for shots in (0, 1, 2, 4, 7)}
-numbers["follows exchanged words, 4 shots"] = np.mean(
-    [(ask(m, moved, 4).argmax(1) == moved[:, 10] - 2).mean() for m in worlds]
-)
+numbers["follows exchanged words, 4 shots"] = np.mean([right(model, moved, 4) for model in worlds])
 assert (np.abs(curve.mean(0) - ideal) < 0.06).all()
 
 # %% [markdown]
@@ -164,106 +153,75 @@ assert (np.abs(curve.mean(0) - ideal) < 0.06).all()
 # Beside it: TF-IDF with 32 labels, and with 2,000.
 
 # %%
-CONTEXT, TEMPLATES = 96, ("{text}总之很{label}。", "{label}：{text}")
-documents, _ = clean_labelled.clean_labelled(corpora.read("reviews-zh"))
-parts = stratify.split_labelled(documents, validation=0.02, test=0.02, seed=0)
+MODEL = {"kind": "gpt", "context": 96, "layers": 2, "width": 96, "heads": 4, "position": "rotary", "init_scale": 0.04}
+DATA = {"source": "reviews-zh", "labels": ["neg", "pos"], "validation": 0.02, "test": 0.02, "length": 64}
+
+
+def sections(objective, **more):
+    """An experiment, as a config would say it."""
+    return config.check({"data": DATA, "model": MODEL, "objective": {"name": objective}, **more}, "lesson 21")
+
+
+by_head, prompted = sections("classify"), {"words": ["差", "好"]}
+by_words = sections("pattern", prompt=prompted | {"template": "{text}总之很{label}。"})
+reworded = sections("pattern", prompt=prompted | {"template": "{text}我觉得{label}。"})
+parts = labelled.split_labelled_documents(by_head.data)[0]
 spelled = [document.text for document in parts.train]
 tokenizer.train(spelled[::4], 2000, "char", byte_fallback=True, model_file=figure_path("21", "tokenizer.model"))
 pieces = tokenizer.load(figure_path("21", "tokenizer.model"))
-ids = [np.array([pieces.bos, *found, pieces.eos], np.int32) for found in pieces.encode_many(spelled)]
-stream = batches.make_dataset(ids, CONTEXT)
-REVIEWS = gpt.Config(
-    pieces.vocabulary, CONTEXT, layers=2, width=96, heads=4, position="rotary", init_scale=0.04, tasks=("classify",)
-)
+known, asked = (read_known(by_words, pieces, part) for part in (parts.train, parts.test))
+REVIEWS = config.model_config(by_head.model, pieces.vocabulary)[1]
+stream = batches.make_dataset([np.array([pieces.bos, *found, pieces.eos], np.int32) for found in known.ids], 96)
 base = train(REVIEWS, causal, lambda seed, step: batches.batch_at(stream, seed, step, 16), 120, 0, 3e-3)
 
-CLASSES = ("neg", "pos")
-label_of = lambda part: np.array([CLASSES.index(document.label) for document in part], np.int32)
-test_texts, truth = pieces.encode_many([document.text for document in parts.test]), label_of(parts.test)
-train_ids, train_labels = [found[1:-1].tolist() for found in ids], label_of(parts.train)
-made = prompts.encode(prompts.parse(TEMPLATES[0]), ("差", "好"), "\n", pieces, None)
+answer = lambda how, shots, seed: ask(make_asked(how, pieces, base), how.prompt, known, asked, shots, seed)
+accuracy = lambda probabilities: (probabilities.argmax(1) == asked.labels).mean()
+found = {"most frequent class": [np.bincount(asked.labels).max() / len(asked.labels)]}
+for shots, seeds in ((0, SEEDS[:1]), (4, SEEDS)):
+    for form, answers in ((form, said) for seed in seeds for form, said in answer(by_words, shots, seed).items()):
+        found.setdefault(name_shots(shots, form), []).append(accuracy(answers))
+said, again = (answer(how, 0, 0)["calibrated"].argmax(1) for how in (by_words, reworded))
+numbers["answers that another wording changes"] = (said != again).mean()
 
 
-def answer(pattern_, shots, seed):
-    """(plain, calibrated) probabilities for all test texts, after `shots` drawn demonstrations."""
-    shown = [(train_ids[i], train_labels[i]) for i in demonstrations.draw(len(train_ids), shots, seed)]
-    asked = [
-        prompts.prompt(pattern_, shown, text, CONTEXT)[0] for text in [*test_texts, *pieces.encode_many(["N/A", ""])]
+def tuned(seed, how, objective, few=32):
+    """Test accuracy after 30 steps on 32 labels."""
+    draw = lambda kind: np.random.default_rng(seed).permutation(np.flatnonzero(np.equal(known.labels, kind)))[
+        : few // 2
     ]
-    scores = prompting.score_words(gpt, REVIEWS, base, asked, pattern_.words)
-    return prompting.answers(scores[:-2]), prompting.calibrate(scores[:-2], scores[-2:])
-
-
-accuracy = lambda probabilities: (probabilities.argmax(1) == truth).mean()
-found = {"most frequent class": [np.bincount(truth).max() / len(truth)]}
-for shots in (0, 4):
-    seeds = SEEDS if shots else SEEDS[:1]
-    for name, row in zip(
-        ("", ", calibrated"), zip(*(answer(made, shots, seed) for seed in seeds), strict=True), strict=True
-    ):
-        found[f"{shots} shots{name}"] = [accuracy(probabilities) for probabilities in row]
-again = prompts.encode(prompts.parse("{text}我觉得{label}。"), ("差", "好"), "\n", pieces, None)
-numbers["answers that another wording changes"] = (
-    answer(again, 0, 0)[1].argmax(1) != answer(made, 0, 0)[1].argmax(1)
-).mean()
-frame, few = rows.Frame(pieces.bos, pieces.eos, pieces.pad), 32
-
-
-def tuned(seed, by_words):
-    """Test accuracy after 30 steps on 32 labels, by words in the template or by a new head."""
-    chosen = np.concatenate(
-        [np.random.default_rng(seed).permutation(np.flatnonzero(train_labels == c))[: few // 2] for c in (0, 1)]
-    )
-    labels = [train_labels[chosen], truth]
-    texts_ = [[train_ids[i] for i in chosen], test_texts]
-    if by_words:
-        asked = [zip(*(prompts.prompt(made, (), text, 64) for text in part), strict=True) for part in texts_]
-        single = prompts.single_tokens(made.words, ("差", "好"))
-        sets = [rows.pattern_rows(*part, y, single, 64, frame) for part, y in zip(asked, labels, strict=True)]
-    else:
-        sets = [rows.text_rows(part, None, y, 64, frame) for part, y in zip(texts_, labels, strict=True)]
-    sets = [rows.to_the_right(part) for part in sets]
-    objective = pattern if by_words else classify
-    model = train(REVIEWS, objective, lambda s, step: rows.row_batch_at(sets[0], s, step, 16), 30, seed, 5e-4, base)
+    learned = supervised.make_rows(how, pieces, [parts.train[i] for i in (*draw(0), *draw(1))])
+    model = train(REVIEWS, objective, lambda s, step: rows.row_batch_at(learned, s, step, 16), 30, seed, 5e-4, base)
     judge = jax.jit(lambda batch: objective(bind(gpt, REVIEWS), model, batch).metrics["accuracy"])
-    sums = np.sum([judge(batch) for batch in rows.row_evaluation_batches(sets[1], 64)], axis=0)
-    return float(sums[0] / sums[1])
+    held_out = rows.row_evaluation_batches(supervised.make_rows(how, pieces, parts.test), 64)
+    right, count = np.sum([judge(batch) for batch in held_out], axis=0)
+    return float(right / count)
 
 
-found["tuned by words, 32 labels"] = [tuned(seed, True) for seed in SEEDS]
-found["tuned by a new head, 32 labels"] = [tuned(seed, False) for seed in SEEDS]
+def tfidf(seed, few):
+    """Test accuracy of TF-IDF on some training texts."""
+    drawn = [parts.train[i] for i in np.random.default_rng(seed).permutation(len(parts.train))[:few]]
+    answers = judging.text_baselines(by_head, drawn, parts.validation, parts.test)
+    return accuracy(answers["TF-IDF + logistic regression"])
 
 
-def tfidf(places):
-    """Test accuracy of TF-IDF on these training texts."""
-    examples = lambda part, y: textual.Examples([document.text for document in part], y)
-    fitted = textual.fit_tfidf(
-        examples([parts.train[i] for i in places], train_labels[places]),
-        examples(parts.validation, label_of(parts.validation)),
-        2,
-    )
-    return accuracy(fitted.predict([document.text for document in parts.test]))
-
-
-draws = [np.random.default_rng(seed).permutation(len(train_ids))[:few] for seed in SEEDS]
-found["TF-IDF, 32 labels"] = [tfidf(draw) for draw in draws]
-found["TF-IDF, 2,000 labels"] = [tfidf(np.random.default_rng(0).permutation(len(train_ids))[:2000])]
+found["tuned by words, 32 labels"] = [tuned(seed, by_words, pattern) for seed in SEEDS]
+found["tuned by a new head, 32 labels"] = [tuned(seed, by_head, classify) for seed in SEEDS]
+found["TF-IDF, 32 labels"] = [tfidf(seed, 32) for seed in SEEDS]
+found["TF-IDF, 2,000 labels"] = [tfidf(0, 2000)]
 numbers |= {f"accuracy, {name}": np.mean(values) for name, values in found.items()}
 figure, (left, panel) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
 left.plot(range(PAIRS), 100 * ideal, "--", color="grey", label="the most that a text allows")
-for row in curve:
-    left.plot(range(PAIRS), 100 * row, "o", color="tab:blue", alpha=0.5)
+left.plot(range(PAIRS), 100 * curve.T, "o", color="tab:blue", alpha=0.5)
 left.plot(range(PAIRS), 100 * curve.mean(0), color="tab:blue", label="GPT, three seeds, never tuned")
 left.set(xlabel="demonstrations", ylabel="right word of six (%)", ylim=(0, 103), title="strange languages")
 left.legend()
 for place, values in enumerate(found.values()):
-    spread = over_seeds(values)
-    panel.plot([100 * v for v in values], [place] * len(values), "o", color="tab:blue", alpha=0.5)
-    panel.plot(100 * spread["mean"], place, "|", color="tab:blue", markersize=18)
+    panel.plot([100 * value for value in values], [place] * len(values), "o", color="tab:blue", alpha=0.5)
+    panel.plot(100 * np.mean(values), place, "|", color="tab:blue", markersize=18)
 panel.axvline(100 * found["most frequent class"][0], linestyle=":", color="grey")
-panel.set_yticks(range(len(found)), list(found))
+panel.set(yticks=range(len(found)), yticklabels=list(found), xlabel="right (%), held-out reviews")
+panel.set_title("reviews: a toy GPT and what it is worth")
 panel.invert_yaxis()
-panel.set(xlabel="right (%), held-out reviews", title="reviews: a toy GPT and what it is worth")
 figure.savefig(figure_path("21", "shots.png"), dpi=120)
 report("21", numbers)
 
@@ -278,9 +236,8 @@ report("21", numbers)
 # - That zero-shot works: it does in models whose texts hold nearly every task in some form, not in 0.4 million parameters and seconds of reviews.
 # - That few-shot learning is always that of the strange languages: large models also use what labels mean (Min et al. 2022).
 # - Which template is best: one was taken, and one more to compare with. Who tries many and keeps the best needs held-out texts for that.
-#
-# `minillm prompt RUN --data CONFIG --template "{text}总之很{label}。" --words neg=差,pos=好 --shots 0,1,4` asks any run of yours; the objective
-# `pattern` tunes it by words, and `minillm lab configs/prompting.toml` holds that against a new head.
+# - `minillm prompt RUN --data CONFIG --template "{text}总之很{label}。" --words neg=差,pos=好 --shots 0,1,4` asks any run of yours; the objective
+#   `pattern` tunes it by words, and `minillm lab configs/prompting.toml` holds that against a new head.
 # ## Exercises: `minillm lessons check 21`, with `--hints` for help
 # 1. `word_score(logits, prompt, word)` · 15 minutes, easy · the log-probability of a word of several tokens.
 # 2. `calibrate(scores, content_free)` · 20 minutes, medium · divide by the answer to a text that says nothing.
@@ -290,5 +247,4 @@ report("21", numbers)
 # - **Glossary:** prompt 提示 · template 模板 · verbaliser 标签词映射 · zero-shot 零样本 · few-shot 少样本 · demonstration 示例 ·
 #   in-context learning 上下文学习 · calibration 校准
 # - **Common errors:** scoring a word one place too late · a blank before the word that the tokenizer keeps apart · words of different lengths without
-#   thinking of their lengths · demonstrations from the test part · comparing with TF-IDF on other labels.
-# - **Next:** lesson 22, overfitting and its remedies.
+#   thinking of their lengths · demonstrations from the test part · comparing with TF-IDF on other labels. **Next:** lesson 22, overfitting.

@@ -16,8 +16,6 @@ README = (ROOT / "README.md").read_text(encoding="utf8")
 LABS = (
     "few-labels.toml",
     "self-training.toml",
-    "self-training-frozen.toml",
-    "noisy-labels.toml",
     "history.toml",
     "methods.toml",
     "prompting.toml",
