@@ -17,21 +17,14 @@ from typing import Any
 
 import tomli_w
 
-from minillm.data import corpora
-from minillm.data.packages import TAGGED
 from minillm.errors import UserError
 from minillm.models import MODELS
-from minillm.sections.adversarial import AdversarialConfig, AttackConfig, refuse_robust
+from minillm.sections.adversarial import AdversarialConfig, AttackConfig
 from minillm.sections.augment import AugmentConfig, located
-from minillm.sections.data import DataConfig, has_answers, unread_keys
+from minillm.sections.data import DataConfig
 from minillm.sections.experiment import (
     IMAGES,
-    LABELLED,
-    NEEDS,
-    RECURRENT,
-    SEQUENCES,
     STRICT,
-    SYNTHETIC,
     BaseConfig,
     BaselineConfig,
     MeshConfig,
@@ -42,9 +35,10 @@ from minillm.sections.experiment import (
     TuningConfig,
     tasks_of,
 )
-from minillm.sections.few import AnnotationConfig, ConsistencyConfig, ContrastiveConfig, PseudoConfig, refuse_few
-from minillm.sections.pairs import PairsConfig, refuse_pairs
-from minillm.sections.prompt import PromptConfig, refuse_prompt
+from minillm.sections.few import AnnotationConfig, ConsistencyConfig, ContrastiveConfig, PseudoConfig
+from minillm.sections.mismatch import refuse_mismatch as refuse_mismatch
+from minillm.sections.pairs import PairsConfig
+from minillm.sections.prompt import PromptConfig
 from minillm.sections.run import ForkConfig, TrackingConfig
 from minillm.sections.strict import validate as validate  # beside the others for who asks
 from minillm.sections.tasks import ContinualConfig, MixingConfig, TaskConfig
@@ -157,72 +151,6 @@ def located_data(data: DataConfig) -> DataConfig:
     return dataclasses.replace(data, **paths)
 
 
-def refuse_mismatch(experiment: Experiment, where: str) -> None:
-    """Sections that are right each by itself may not fit together. Raises: UserError."""
-    data, objective, kind = experiment.data, experiment.objective.name, experiment.model.get("kind", "gpt")
-    needs = NEEDS[objective]
-    if isinstance(kind, str) and kind in MODELS and kind not in needs.models:
-        mend = f"{objective} trains {', '.join(needs.models)}; {kind} learns by another objective.name"
-        raise UserError(f"{objective} needs a model that {needs.why}, {kind} is none", f"{where}: model.kind", mend)
-    reads = data.source if data.source in SYNTHETIC + IMAGES else "text"
-    if reads not in needs.reads:
-        mend = f"use {' or '.join('a source of text' if name == 'text' else name for name in needs.reads)}"
-        raise UserError(f"{objective} cannot read the source {data.source!r}", f"{where}: data.source", mend)
-    known = data.source in (
-        *corpora.FILES,
-        *corpora.PACKAGES,
-        *corpora.PAIRED,
-        *SYNTHETIC,
-        *IMAGES,
-    )  # others are refused where they are read
-    if known and (unread := unread_keys(data)):
-        mend = "leave it out"
-        mend += ", or set data.source = 'text' to read a file" if unread[0] == "path" else ""
-        raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)
-    if reads == "text" and objective in LABELLED:
-        _refuse_labels(experiment, where)
-    refuse_prompt(experiment, where)
-    refuse_pairs(experiment, where)
-    refuse_few(experiment, where)
-    if data.packing != "stream" and objective != "causal":
-        raise UserError(f"{objective} reads single texts", f"{where}: data.packing", "leave it out")
-    if data.packing != "stream" and experiment.tuning.method == "prompt":
-        message = "a prompt stands before one text, not before packed or continued ones"
-        raise UserError(message, f"{where}: data.packing", "set it to 'stream', or choose another tuning.method")
-    refuse_robust(experiment, kind, reads, where)
-    if experiment.mesh.rules == "sequence":
-        if kind not in SEQUENCES:
-            message = f"the positions of {kind} are not split over devices"
-            raise UserError(message, f"{where}: mesh.rules", f"use data or fsdp, or one of {', '.join(SEQUENCES)}")
-        if experiment.train.shards > 1:
-            message = "the rules 'sequence' split whole batches, not virtual shards"
-            raise UserError(message, f"{where}: train.shards", "set it to 1, or mesh.rules to data or fsdp")
-    if data.packing == "continued":
-        if kind not in RECURRENT:
-            mend = f"use {', '.join(RECURRENT)}, or another data.packing"
-            raise UserError(f"{kind} carries no state from one step to the next", f"{where}: data.packing", mend)
-        if experiment.train.shards > 1:
-            message = "a state that goes from step to step forbids to split the batch into shards"
-            raise UserError(message, f"{where}: train.shards", "set it to 1")
-
-
-def _refuse_labels(experiment: Experiment, where: str) -> None:
-    data, objective = experiment.data, experiment.objective.name
-    least = {"classify": 2, "pattern": 2, "multi_label": 1, "tag": 1}.get(objective, 0)
-    if len(data.labels) < least:
-        mend = 'name them in order, for example ["negative", "positive"]'
-        raise UserError(f"{objective} needs the classes, got {list(data.labels)}", f"{where}: data.labels", mend)
-    tagged = data.source == "conll" or data.source in TAGGED
-    if tagged != (objective == "tag"):
-        mend = "tag reads units with a tag each, such as a conll file; the other objectives read texts"
-        raise UserError(f"{objective} cannot learn from the source {data.source!r}", f"{where}: data.source", mend)
-    if has_answers(data) != (objective == "span_qa"):
-        mend = "span_qa reads a question, a passage (pair_key) and an answer in it (answer_key); other objectives no answers"
-        raise UserError(f"{objective} cannot learn from the source {data.source!r}", f"{where}: data.source", mend)
-    if objective == "regression" and data.labels:
-        raise UserError("regression learns numbers, not classes", f"{where}: data.labels", "leave it out")
-
-
 def model_config(section: dict[str, Any], vocabulary: int, where: str = "config") -> tuple[Any, Any]:
     """The [model] section -> the named model's module and its own Config. Raises: UserError."""
     section = dict(section)
@@ -253,7 +181,9 @@ def resolve_model(experiment: Experiment, where: str) -> dict[str, Any]:
         raise UserError(message, f"{where}: model.relations", f"set it to {least}, or leave it out")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "vocabulary"}
     wanted = (
-        DIGITS if experiment.data.source in IMAGES else {k: v for k, v in _outputs(experiment).items() if k == "labels"}
+        DIGITS
+        if experiment.data.source in IMAGES
+        else {k: v for k, v in _outputs(experiment).items() if k in ("labels", "marks")}
     )
     for key, right in wanted.items():
         if settings.get(key, right) != right:
@@ -269,7 +199,8 @@ def _outputs(experiment: Experiment) -> dict[str, int]:
         return {"relations": 3}
     if experiment.data.source in IMAGES:
         return {}
-    return {"classify": {"labels": classes}, "multi_label": {"labels": classes}, "regression": {"labels": 1},
+    marks = {"marks": len(experiment.objective.markers)} if experiment.model.get("kind") == "bert" else {}
+    return {"classify": {"labels": classes} | marks, "multi_label": {"labels": classes}, "regression": {"labels": 1},
             "tag": {"labels": 1 + 2 * classes}}.get(name, {})  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def test_shards_give_the_full_batch_s_gradient_dropout_included(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_change_makes_the_loss_worse_and_stays_small(method):
+def test_the_change_makes_the_loss_worse(method):
     _, sums = adversarial(plain(), method, 0.5, **METHODS[method])(PARAMS, {}, {}, make_batch(), KEY)
     assert float(sums.metrics["adversarial_loss"][0]) > float(sums.metrics["nll"][0]) + 1e-2
 

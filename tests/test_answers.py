@@ -20,8 +20,11 @@ from minillm.data.stratify import split_labelled
 from minillm.data.windows import Passage, question_rows, windows
 from minillm.errors import UserError
 from minillm.evaluation import answers, finding
+from minillm.experiment.labelled import split_labelled_documents
 from minillm.inference.spans import best_span
+from minillm.sections.data import DataConfig
 
+ROWS = '{"question": "Who?", "context": "Ada.", "answer": "Ada"}\n'  # and the same as a table
 FRAME = Frame(begin=2, end=3, pad=0)
 WORDS = ["The", "a", "an", "cat", "cat's", "sat,", "(on)", "mat.", "two", "two", "Bern!", "theatre"]
 
@@ -206,3 +209,12 @@ def test_baselines_find_by_words_shapes_and_counts():
     (found,) = finding.most_frequent_name(["Which city?"], [passage])
     assert found.text == "Accra" == passage[found.start :][:5]
     assert find(["谁？"], ["没有。"])[0].text == "没有。"
+
+
+@pytest.mark.parametrize("source", ["jsonl", "csv"])
+def test_a_misspelt_answer_key_is_the_one_that_is_blamed(source, tmp_path):
+    path = tmp_path / "rows"
+    path.write_text(ROWS if source == "jsonl" else "question,context,answer\nWho?,Ada.,Ada\n")
+    section = DataConfig(source, str(path), text_key="question", pair_key="context", answer_key="anwser")
+    with pytest.raises(UserError, match=r"no (field|column) 'anwser'.*set data\.answer_key"):
+        split_labelled_documents(section)

@@ -9,7 +9,7 @@ from tiny_labelled import config, reviews
 from minillm.data import augment
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import display
+from minillm.experiment import display_lab
 from minillm.experiment.data import load_data
 from minillm.report.lab import write_curves, write_figure
 
@@ -165,7 +165,7 @@ def test_a_lab_of_classifiers_is_shown_with_its_attacks_and_drawn_with_its_curve
     rows = [{"member": name, "objective": "classify", "accuracy": number(0.9), "accuracy_pgd": number(value)}
             for name, value in (("plain", 0.1), ("pgd", 0.6))]  # fmt: skip
     table = {"name": "tiny", "rows": rows, "compute": None, "baselines": {"classify": {"counts": {"accuracy": 0.8}}}}
-    display.lab(table, tmp_path)
+    display_lab.lab(table, tmp_path)
     said = capsys.readouterr().out
     assert "0.600 ± 0.010" in said
     assert "PGD" in said

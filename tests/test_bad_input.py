@@ -297,6 +297,27 @@ def test_bad_options(option, command):
     assert command("sample", "run", *option)[0] == 2
 
 
+def test_ctrl_c_before_or_after_training_says_how_to_go_on(command, tmp_path, monkeypatch):
+    from minillm.commands.shared import SAID
+    from minillm.experiment import run as runs
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "run", interrupted)
+    code, errors = command("run", COPY, "--set", "train.steps=3", "--out", tmp_path / "r")
+    SAID.clear()
+    one_line(errors, f"go on with: minillm run {COPY} --set train.steps=3 --out {tmp_path / 'r'} --resume")
+    assert code == 130
+
+
+def test_a_misspelt_model_is_told_from_a_run(command, tmp_path):
+    (tmp_path / "passages.txt").write_text("a\n")
+    code, errors = command("search", "minilm-brt", "--file", tmp_path / "passages.txt", "--query", "a")
+    one_line(errors, "did you mean minilm-bert? It is a model of `minillm fetch`")
+    assert code == 2
+
+
 def test_what_a_user_types_is_text(trained, command, capsys, monkeypatch):
     """Control symbols and markup in a prompt are characters: nothing is interpreted, nothing is lost."""
     from minillm.config import SampleConfig

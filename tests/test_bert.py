@@ -10,11 +10,12 @@ import pytest
 from minillm import params
 from minillm.data import masking, pairs
 from minillm.models import bert
-from minillm.models.contract import bind
+from minillm.models.contract import Output, bind
 from minillm.nn import dropout
 from minillm.objectives.masked import masked
 from minillm.objectives.next_sentence import join, masked_next_sentence, next_sentence
 from minillm.objectives.structural import structural
+from minillm.objectives.supervised import head_scores
 from minillm.training.step import accumulate, make_gradient
 from minillm.tuning import full
 
@@ -225,6 +226,18 @@ def test_tasks_name_the_rows_of_the_table():
     for head in (bert.logits, bind(bert, config).heads["classify"]):
         with pytest.raises(ValueError, match=r"no rows for the head .*name the task in model\.tasks"):
             head(weights, hidden)
+
+
+def test_a_classifier_of_marks_reads_those_tokens_side_by_side_and_no_pooler():
+    config, weights = make(tasks=("classify",), marks=2)
+    assert weights["classify"]["kernel"].shape == (32, 5)
+    assert "pooler" not in weights
+    hidden, places = jax.random.normal(jax.random.key(0), (3, 6, 16)), jnp.array([[4, 1], [0, 5], [2, 2]])
+    model = bind(bert, config)._replace(apply=lambda params, batch, key=None: Output(hidden, None, {}))
+    batch = {"tokens": jnp.ones((3, 6), jnp.int32), "labels": jnp.zeros(3, jnp.int32), "target_positions": places}
+    side = np.stack([np.concatenate([hidden[row, a], hidden[row, b]]) for row, (a, b) in enumerate(places.tolist())])
+    by_hand = side @ np.asarray(weights["classify"]["kernel"]) + np.asarray(weights["classify"]["bias"])
+    close(head_scores(model, weights, batch, None, "classify"), by_hand, atol=1e-5)
 
 
 def test_classifiers_drop_out_by_example():

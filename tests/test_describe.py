@@ -36,6 +36,7 @@ def test_flops_by_hand_and_collectives_only_where_something_is_split():
         (row["kind"], row["axes"]) for row in split["collectives"]
     }
     assert split["memory_per_device"]["arguments"] < single["memory_per_device"]["arguments"] / 6
+    assert {row["placement"] for row in single["parameters"]} == {"whole"}
     places = {row["path"]: row["placement"] for row in split["parameters"]}
     assert places["blocks/attention/query/kernel"] == "model over mesh.data, attention over mesh.model"
     assert places["final_norm/scale"] == "copied"

@@ -19,7 +19,7 @@ from minillm.data import tokenizer
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import display, judging, reopen
+from minillm.experiment import display, display_lab, judging, reopen
 from minillm.experiment import fork as forks
 from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
@@ -389,7 +389,7 @@ def test_the_table_of_methods_names_them_in_a_narrow_terminal(capsys, monkeypatc
     score = {"mean": 0.8, "deviation": 0.02, "values": [0.8, 0.8], "low": 0.75, "high": 0.85}
     row = {"macro_f1": score, "trainable_parameters": 2_359_643, "peak_memory_bytes": score, "checkpoint_bytes": score}
     rows = [row | {"task": t, "method": m} for t in ("sentiment", "names", "titles") for m in ("full", "adalora")]
-    display.lab(
+    display_lab.lab(
         {"name": "methods", "rows": rows, "baselines": {"names": {"most frequent class": {"macro_f1": 0.3}}}}, "out"
     )
     printed = capsys.readouterr().out
@@ -470,6 +470,27 @@ def test_every_kind_of_label_is_learned_judged_and_predicted(kind, tmp_path):
         assert row["entities"] == [{"kind": "LOC", "text": "rome", "start": 3, "end": 4}]
     else:
         assert row["label"] == "same"
+
+
+def test_markers_say_which_tokens_a_classifier_reads(tmp_path):
+    """From the config to a prediction; a text without them is refused."""
+    texts = (line.rpartition(":") for line in reviews(40).splitlines())
+    (tmp_path / "marked.txt").write_text("\n".join(f"{text} E1 x E1 E2 y E2:{label}" for text, _, label in texts))
+    (tmp_path / "c.toml").write_text(config(tmp_path / "marked.txt", steps=2))
+    settings = ["objective.markers=['E1', 'E2']", "baselines.text=false", "data.length=24", "model.context=24"]
+    experiment = bases.load(tmp_path / "c.toml", settings)
+    assert experiment.model["marks"] == 2
+    assert runs.run(experiment, tmp_path / "run", False, silent, silent)["steps"] == 2
+    assert predict(tmp_path / "run", ["a E2 nice E2 room E1 book E1"])[0]["label"] in ("neg", "pos")
+    with pytest.raises(UserError, match="no 'E2' among its first 24 tokens"):
+        predict(tmp_path / "run", ["a nice E1 room E1"])
+    for more, words in (
+        ("augment.swap=0.1", "may lose the words"),
+        ("model.marks=1", "needs 2, got 1"),
+        ("model.kind='gpt'", "a gpt reads no"),
+    ):
+        with pytest.raises(UserError, match=words):
+            bases.load(tmp_path / "c.toml", [*settings, more])
 
 
 def test_a_gpt_judges_a_text_whatever_padding_stands_before_it(folder, tmp_path):

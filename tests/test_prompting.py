@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import sparse
 
 from minillm.data import prompts, rows
 from minillm.data.rows import Frame
 from minillm.errors import UserError
 from minillm.evaluation import demonstrations
+from minillm.evaluation.similarity import nearest
 from minillm.inference import prompting
 from minillm.models import bert, gpt, lstm
 from minillm.models.contract import bind
@@ -100,8 +102,10 @@ def test_demonstrations_are_drawn_by_seed_and_found_by_likeness():
     assert np.array_equal(demonstrations.draw(50, 4, 7), demonstrations.draw(50, 8, 7)[:4])
     assert not np.array_equal(demonstrations.draw(50, 4, 7), demonstrations.draw(50, 4, 8))
     assert len(set(demonstrations.draw(50, 50, 7))) == 50
-    known = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
-    assert demonstrations.nearest(known, np.array([[1.0, 0.0], [0.0, 1.0]]), 3).tolist() == [[1, 3, 0], [0, 1, 2]]
+    known, asked = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    for form in (np.asarray, sparse.csr_matrix):
+        assert nearest(form(known), form(asked), 3).tolist() == [[0, 3, 1], [2, 1, 0]]  # ties go to the first
+        assert nearest(form(known), form(asked)).tolist() == [[0], [2]]
     texts = ["the room was cold", "a fine book of maps", "cold soup and cold rice"]
     assert demonstrations.nearest_texts(texts, ["maps in a book", "a cold room"], 1).tolist() == [[1], [0]]
     with pytest.raises(UserError, match="4 demonstrations are wanted, and there are 3 labelled examples"):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from minillm.data import conversations, corpora, fetch, packages
+from minillm.data import conversations, corpora
 from minillm.errors import UserError
 from minillm.evaluation import coverage, replies
 from minillm.experiment.predict import hand_over
@@ -104,8 +104,3 @@ def test_conversations_become_turns_with_replies_and_questions_with_topics(monke
     monkeypatch.setattr(conversations, "read_files", lambda *_: [("spam_collection.csv", text.encode())])
     found = corpora.read("sms-spam")
     assert [(document.label, document.text) for document in found] == [("ham", "See <#>"), ("spam", "WIN a prize")]
-
-
-def test_the_sources_are_fetched_from_one_archive_each():
-    assert fetch.ARCHIVES["dialogue-zh"] == fetch.ARCHIVES["intents-en"] == fetch.ARCHIVES["dialogue"]
-    assert {"dialogue-en", "intents-zh", "sms-spam"} <= set(packages.PACKAGES)

@@ -15,7 +15,7 @@ from minillm import cli
 from minillm import config as configs
 from minillm.errors import Diverged, UserError
 from minillm.evaluation.intervals import over_seeds, welch
-from minillm.experiment import display, draws, reopen, seeds, workers
+from minillm.experiment import display, display_lab, draws, reopen, seeds, workers
 from minillm.experiment import run as runs
 from minillm.experiment import sweep as sweeps
 from minillm.experiment.draws import Search
@@ -179,13 +179,43 @@ def test_what_diverges_is_listed_and_the_others_go_on(jobs, tmp_path, capsys):
         {"member": "learning_rate-10", "seeds": [1], "point": {"optimizer.learning_rate": "10"}}
     ]
     assert {row["member"] for row in table["rows"]} == {"learning_rate-1e-3", "learning_rate-1e-2"}
-    display.sweep(table, tmp_path)
-    display.lab(table, tmp_path)
+    display_lab.sweep(table, tmp_path)
+    display_lab.lab(table, tmp_path)
     shown = capsys.readouterr().out
     assert re.search(r"10 +diverged", shown)
     assert "learning_rate-10 has diverged with seed 1, and is left out" in shown
     with pytest.raises(UserError, match="every run has diverged"):
         sweeps.run_sweep(sweeps.plan(COPY, [], ["optimizer.learning_rate=10"], (1,)), tmp_path / "all", silent)
+
+
+def test_a_config_as_it_is_is_judged_on_its_test_part_a_choice_is_not(jobs, tmp_path, monkeypatch):
+    parts = []
+    table = {"rows": [], "diverged": []}
+    monkeypatch.setattr(sweeps.labs, "run_lab", lambda *arguments: parts.append(arguments[-1]) or dict(table))
+    for grid in ([], ["train.steps=2"], ["train.steps=2,3"]):
+        sweeps.run_sweep(sweeps.plan(COPY, [], grid, (0, 1)), tmp_path, silent)
+    assert parts == ["judged", "judged", "validation"]
+
+
+@pytest.mark.parametrize("grid", [[], ["optimizer.learning_rate=1e-3,1e-2"]])
+def test_fewer_seeds_leave_the_others_in_the_table(jobs, tmp_path, grid, capsys):
+    found = sweeps.plan(COPY, [], grid, (0, 1, 2))
+    sweeps.run_sweep(found, tmp_path, silent)
+    members, said = list(found.points), []
+    for asked, expected in (((2, 1), (0, 2, 1)), ((3,), (0, 3, 1, 2))):  # 0 has fitted the baselines
+        seeds_now = sweeps.seeds_there(sweeps.plan(COPY, [], grid, asked), tmp_path)
+        assert seeds_now == expected
+        table = sweeps.run_sweep(sweeps.plan(COPY, [], grid, seeds_now), tmp_path, said.append)
+    assert [row["seeds"] for row in table["rows"]] == [[0, 3, 1, 2]] * len(members)
+    assert [text for text in said if text.startswith("Run")] == [
+        f"Run {number} of {len(members)}: {member}, seed 3" for number, member in enumerate(members, start=1)
+    ]
+    (tmp_path / f"runs/{members[-1]}-1/summary.json").unlink()  # a seed that one point lacks is no row of all
+    assert sweeps.seeds_there(sweeps.plan(COPY, [], grid, (0,)), tmp_path) == (0, 2, 3)
+    display_lab.sweep(table, tmp_path)
+    shown = capsys.readouterr().out
+    assert ("this model" in shown, "over 4 seeds, validation part" in " ".join(shown.split())) == (not grid, True)
+    assert (tmp_path / "sweep.png").exists() == bool(grid)
 
 
 def test_a_run_that_diverges_has_an_exit_code_of_its_own(tmp_path, monkeypatch):

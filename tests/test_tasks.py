@@ -155,7 +155,7 @@ def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(fo
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("tasks.topic.rows=8",), "either every task says its rows"),
+        (("tasks.topic.rows=8",), "it is not set, and tasks.topic.rows is -> set rows for every task"),
         (("tasks.topic.rows=8", "tasks.text.rows=8", "mixing.temperature=2.0"), "mixing says nothing"),
         (("tasks.topic.rows=3", "tasks.text.rows=8", "train.shards=2"), "3 rows of topic cannot be split"),
         (("train.batch_size=1",), "less than a row of 1 a step"),

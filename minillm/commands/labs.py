@@ -29,7 +29,7 @@ def lab(
     """Several runs that differ in what they say, several seeds each: one table, one figure."""
     prepare()
     environment = _leave_accelerator()
-    from minillm.experiment import display
+    from minillm.experiment import display_lab
     from minillm.experiment import lab as labs
     from minillm.experiment.workers import Workers
 
@@ -38,10 +38,13 @@ def lab(
     say = lambda text: None if as_json else typer.echo(text)
     with _going_on(root):
         table = labs.run_lab(found, root, tuple(only), say, Workers(parallel, environment))
-    output(table, as_json, lambda: display.lab(table, root))
+    output(table, as_json, lambda: display_lab.lab(table, root))
 
 
-@app.command(epilog="Example: `minillm sweep configs/sentiment-zh.toml --grid optimizer.learning_rate=3e-5,1e-4,3e-4`")
+@app.command(
+    epilog="Example: `minillm sweep configs/sentiment-zh.toml --grid optimizer.learning_rate=3e-5,1e-4,3e-4`\n\n"
+    "Without --grid the config as it is, judged on the test part: `minillm sweep configs/spam.toml --seeds 0,1,2`"
+)
 def sweep(
     config: Config,
     grid: Annotated[
@@ -55,10 +58,10 @@ def sweep(
     parallel: Parallel = 1,
     as_json: Json = False,
 ) -> None:
-    """One config at every point of a grid or at random ones, several seeds each: mean and interval, and a plot."""
+    """One config as it is, at every point of a grid or at random ones, several seeds each: mean and interval, and a plot."""
     prepare()
     environment = _leave_accelerator()
-    from minillm.experiment import display
+    from minillm.experiment import display_lab
     from minillm.experiment import sweep as sweeps
     from minillm.experiment.draws import Search
     from minillm.experiment.workers import Workers
@@ -66,14 +69,19 @@ def sweep(
     if not all(part.strip().isdecimal() for part in seeds.split(",")):
         raise UserError(f"expected numbers with commas, got {seeds!r}", "--seeds", "for example --seeds 0,1,2")
     search = None if random is None else Search(random, draw_seed)
-    found = sweeps.plan(config, overrides, grid, tuple(int(part) for part in seeds.split(",")), search)
+    asked = tuple(int(part) for part in seeds.split(","))
+    found = sweeps.plan(config, overrides, grid, asked, search)
     root = out or Path("runs") / found.lab.name
     say = lambda text: None if as_json else typer.echo(text)
+    if (all_seeds := sweeps.seeds_there(found, root)) != asked:
+        found = sweeps.plan(config, overrides, grid, all_seeds, search)
+    if more := [str(seed) for seed in all_seeds if seed not in asked]:
+        say(f"Seeds that have run before stand in the table too: {', '.join(more)}")
     for number, point in enumerate(found.points.values() if search else (), start=1):
         say(f"Point {number}: {', '.join(f'{key} {value}' for key, value in point.items())}")
     with _going_on(root):
         table = sweeps.run_sweep(found, root, say, Workers(parallel, environment))
-    output(table, as_json, lambda: display.sweep(table, root))
+    output(table, as_json, lambda: display_lab.sweep(table, root))
 
 
 def _leave_accelerator() -> dict[str, str]:

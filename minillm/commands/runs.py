@@ -1,6 +1,7 @@
 """Commands about one run or a few: run, branch, describe, sample, predict, search, eval, compare, verify."""
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,16 +68,18 @@ def _train(experiment: Any, out: Path | None, resume: bool, as_json: bool, comma
             display.watch(experiment.train.steps, quiet=as_json) as (say, show),
         ):
             summary = runs.run(experiment, root, resume, say, show)
-    except (runs.Stopped, BrokenPipeError) as stopped:
+    except (runs.Stopped, BrokenPipeError, KeyboardInterrupt) as stopped:
         place = ["--out", str(out)] if out else []
         again = shlex.join(["minillm", *command, *place, "--resume"])
-        broken = isinstance(stopped, BrokenPipeError)
-        what = f"whoever read the output has gone, so the run stopped in {root}" if broken else stopped
+        what = {
+            BrokenPipeError: f"whoever read the output has gone, so the run stopped in {root}",
+            KeyboardInterrupt: f"stopped in {root}; the last checkpoint, where there is one, stays",  # before or after training
+        }.get(type(stopped), stopped)
         sys.stderr.write(f"minillm: {what}; go on with: {again}\n")
         SAID.append(again)
-        if broken:
+        if isinstance(stopped, BrokenPipeError):
             raise  # the command line's library ends quietly, with code 1
-        raise SystemExit(128 + stopped.signal_number) from None
+        raise SystemExit(128 + getattr(stopped, "signal_number", signal.SIGINT)) from None
     if hosts.writes():
         output(summary, as_json, lambda: display.summary(summary, root))
 

@@ -25,6 +25,7 @@ class Fields(NamedTuple):
     separator: str | None = None
     start: str | None = None  # where in the pair the label begins
     target: str | None = None  # what is to be written
+    label_setting: str = "label_key"  # the key of [data] that names `label`
 
 
 def _text_files(path: Path, fields: Fields) -> Iterator[Document]:
@@ -58,7 +59,7 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[Document]:
             raise UserError(f"expected a JSON object, got {type(row).__name__}", where, "mend that line")
         text = _json_text(row, fields.text, "text_key", where)
         pair = None if fields.pair is None else _json_text(row, fields.pair, "pair_key", where)
-        label = None if fields.label is None else _json_label(row, fields.label, where)
+        label = None if fields.label is None else _json_label(row, fields.label, fields.label_setting, where)
         start = None if fields.start is None else _offset(_json_field(row, fields.start, "start_key", where), where)
         target = None if fields.target is None else _json_text(row, fields.target, "target_key", where)
         yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target)
@@ -89,9 +90,9 @@ def _json_text(row: dict, key: str, setting: str, where: str) -> str:
     return text
 
 
-def _json_label(row: dict, key: str, where: str) -> str | tuple[str, ...]:
+def _json_label(row: dict, key: str, setting: str, where: str) -> str | tuple[str, ...]:
     """A string, a number as a string, "" for null, or several of them."""
-    label = _json_field(row, key, "label_key", where)
+    label = _json_field(row, key, setting, where)
     plain = lambda value: "" if value is None else value.strip() if isinstance(value, str) else json.dumps(value)
     values = label if isinstance(label, list) else [label]
     if any(isinstance(value, list | dict) for value in values):
@@ -105,7 +106,7 @@ def _table(delimiter: str) -> Callable[[Path, Fields], Iterator[Document]]:
         header, *body = _rows(path, delimiter) or [[]]
         keys = {
             "text_key": fields.text,
-            "label_key": fields.label,
+            fields.label_setting: fields.label,
             "pair_key": fields.pair,
             "start_key": fields.start,
             "target_key": fields.target,

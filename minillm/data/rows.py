@@ -38,7 +38,8 @@ class RowDataset(NamedTuple):
     Of questions (`windows.py`): labels [rows, 2] int32, answerable [rows, length] bool, True at the class token and at tokens
     of the passage; places [rows, length, 2] int32, a token's characters in the passage; documents [rows] int32, whose row it is
 
-    Of prompts: target_positions [rows, 1] int32, where each asks for a word; words [rows, labels] int32, those of all classes
+    target_positions [rows, targets] int32, the tokens that a head reads, where it does not read all: of prompts [rows, 1],
+    where each asks for a word, and words [rows, labels] int32, those of all classes
     """
 
     tokens: np.ndarray
@@ -88,6 +89,17 @@ def text_rows(
         ids += [] if second is None else [*second, frame.end]
         tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
     return RowDataset(tokens, np.where(mask, token_types, 0).astype(np.int32), mask, labels, cut)
+
+
+def first_places(dataset: RowDataset, sequences: Sequence[Ids]) -> np.ndarray:
+    """[rows, sequences] int32: where each sequence of ids first begins in each row; -1 where it does not stand."""
+    places = np.full((len(dataset.tokens), len(sequences)), -1, np.int32)
+    for number, ids in enumerate(sequences):
+        if len(ids) <= dataset.tokens.shape[1]:
+            windows = np.lib.stride_tricks.sliding_window_view(dataset.tokens, len(ids), axis=1)
+            found = (windows == np.array(ids, np.int32)).all(-1)
+            places[:, number] = np.where(found.any(1), found.argmax(1), -1)
+    return places
 
 
 def shorten(first: Ids, second: Ids | None, length: int) -> tuple[Ids, Ids | None, bool]:

@@ -7,9 +7,9 @@ Brown et al. 2020, section 2 (drawn at random); Liu et al. 2022, "What makes goo
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
 
 from minillm.errors import UserError
+from minillm.evaluation.similarity import nearest
 from minillm.evaluation.textual import fit_vectors
 
 
@@ -20,21 +20,12 @@ def draw(count: int, shots: int, seed: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed)).permutation(count)[:shots]
 
 
-def nearest(known: np.ndarray | sparse.spmatrix, asked: np.ndarray | sparse.spmatrix, shots: int) -> np.ndarray:
-    """For each asked vector the `shots` known ones with the greatest dot product [asked, shots], the nearest last.
-
-    Vectors of length 1 (TF-IDF, sentence embeddings) are compared by their cosine. Ties go to the first.
-    """
-    _refuse_few(known.shape[0], shots)
-    products = asked @ known.T
-    products = products.toarray() if sparse.issparse(products) else np.asarray(products)
-    return np.argsort(-products, axis=1, kind="stable")[:, :shots][:, ::-1]
-
-
 def nearest_texts(known: Sequence[str], asked: Sequence[str], shots: int) -> np.ndarray:
-    """The same for texts, by TF-IDF as the known texts weigh it."""
+    """For each asked text the places of the `shots` nearest known ones [asked, shots], the nearest last: by the cosine of
+    TF-IDF as the known texts weigh it."""
+    _refuse_few(len(known), shots)
     transform, rows = fit_vectors(known)
-    return nearest(rows, transform(asked), shots)
+    return nearest(rows, transform(asked), shots)[:, ::-1]
 
 
 def _refuse_few(count: int, shots: int) -> None:

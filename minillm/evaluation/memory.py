@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BLOCK = 256  # questions at once
+from minillm.evaluation.similarity import nearest
 
 
 def answer_alike(sources: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> list[str]:
@@ -17,8 +17,4 @@ def answer_alike(sources: Sequence[str], answers: Sequence[str], questions: Sequ
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
     known, asked = vectorizer.fit_transform(sources), vectorizer.transform(questions)
-    found: list[str] = []
-    for start in range(0, len(questions), BLOCK):
-        alike = (asked[start : start + BLOCK] @ known.T).toarray()
-        found += [answers[place] for place in alike.argmax(1)]
-    return found
+    return [answers[place] for place in nearest(known, asked)[:, 0]]

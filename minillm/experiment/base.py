@@ -6,6 +6,7 @@
 With both, pretraining goes on from the base (domain-adaptive pretraining: Gururangan et al. 2020).
 """
 
+import difflib
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +77,9 @@ def locate(name: str) -> Path:
     """A run's folder; a model of `minillm fetch` is imported into the cache at first use. Raises: UserError."""
     root = Path(name)
     if root.exists() or name not in fetch.MODELS:
+        if not root.exists() and (close := difflib.get_close_matches(name, fetch.MODELS, 1)):
+            mend = f"did you mean {close[0]}? It is a model of `minillm fetch`"
+            raise UserError("this is not a run: there is no such folder", name, mend)
         folders.existing(root)
         return root
     root = fetch.cache_folder() / "imported" / name

@@ -121,7 +121,7 @@ def arrays_of(setup: Setup, state, frozen, batch) -> list[dict[str, Any]]:
                  for axis, place in zip(axes, leaf.sharding.spec, strict=False) if place)  # fmt: skip
         size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         rows.append({"path": path, "parameter": name, "shape": list(leaf.shape), "dtype": leaf.dtype.name,
-                     "placement": ", ".join(split) or "copied", "bytes_per_device": size})  # fmt: skip
+                     "placement": ", ".join(split) or ("copied" if setup.mesh.size > 1 else "whole"), "bytes_per_device": size})  # fmt: skip
     return rows
 
 

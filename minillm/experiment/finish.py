@@ -39,25 +39,26 @@ def finish(job: Run, state: State, frozen, progress: loop.Progress, base: dict) 
         **{name: job.data.cleaning[name] for name in ("annotation", "pseudo") if name in job.data.cleaning},
         **costs(job, state),
     }
-    samples = []
-    if job.data.documents and job.experiment.objective.name == "sequence_to_sequence":
-        found, samples = writing.judge_run(job, job.setup.tuning.attach(state.trainable, frozen), held_out)
-        summary |= found
-    elif job.data.documents:
-        summary |= judging.judge_run(job, (state.trainable, frozen), held_out, base)
-    else:
-        compares = job.experiment.objective.name == "simcse"
-        if compares:
-            found, summary["baselines"] = similarity.judge_similarity(job, (state.trainable, frozen), base)
-            summary["validation"] |= found
-        else:
-            summary["baselines"] = results.baselines(job.experiment, job.data, "validation")
-        if job.data.tokenizer is not None and not compares:
-            samples = _samples(job, job.setup.tuning.attach(state.trainable, frozen))
+    found, samples = _judge(job, (state.trainable, frozen), held_out, base)
+    summary |= found
     summary |= mixture.judge_tasks(job, (state.trainable, frozen))
     summary |= continual.judge_tests(job, (state.trainable, frozen))
     write.write_results(job.folder, job.experiment, job.setup, samples, summary)
     return summary
+
+
+def _judge(job: Run, weights: tuple, held_out: dict[str, float], base: dict) -> tuple[dict[str, Any], list[dict]]:
+    """(what the summary says of the model and its baselines, samples); weights = (trainable, frozen)."""
+    if job.data.documents and job.experiment.objective.name == "sequence_to_sequence":
+        return writing.judge_run(job, job.setup.tuning.attach(*weights), held_out)
+    if job.data.documents:
+        return judging.judge_run(job, weights, held_out, base), []
+    if job.experiment.objective.name == "simcse":
+        found, baselines = similarity.judge_similarity(job, weights, base)
+        return {"validation": held_out | found, "baselines": baselines}, []
+    found = {"baselines": results.baselines(job.experiment, job.data, "validation")}
+    samples = [] if job.data.tokenizer is None else _samples(job, job.setup.tuning.attach(*weights))
+    return found, samples
 
 
 def costs(job: Run, state: State) -> dict[str, Any]:

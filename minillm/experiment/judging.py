@@ -50,7 +50,7 @@ def judge(experiment: Experiment, documents: Documents, answers: Any) -> Verdict
     if name == "tag":
         details = describe_tags(tags_in(documents), answers)
     elif name not in ("regression", "span_qa"):
-        labels = label_array(experiment, documents)
+        labels = _truth(experiment, documents)
         details["classes"] = classification.describe_classes(labels, answers, classes)
         by_class = lambda weights: classification.class_f1(labels, answers, classes, weights)
         details["f1_intervals"] = unpack(intervals.bootstrap(by_class, len(documents)))[1]
@@ -67,12 +67,12 @@ def measure(experiment: Experiment, documents: Documents, answers: Any) -> inter
         return measure_tags(tags_in(documents), answers)
     if experiment.objective.name == "span_qa":
         return answering.measure(documents, answers)
-    labels, metric = label_array(experiment, documents), METRICS[experiment.objective.name][0]
+    labels, metric = _truth(experiment, documents), METRICS[experiment.objective.name][0]
     return lambda weights: metric(labels, answers, weights)
 
 
-def label_array(experiment: Experiment, documents: Documents) -> np.ndarray:
-    """Labels of the type that the task's metrics want."""
+def _truth(experiment: Experiment, documents: Documents) -> np.ndarray:
+    """`supervised.label_array` in the type that the task's metrics want."""
     return supervised.label_array(experiment, documents).astype(METRICS[experiment.objective.name][1])
 
 

@@ -26,7 +26,7 @@ def make_row(member: str, runs: list[Job], summaries: list[dict], part: str) -> 
     for name in COSTS:
         values = [summary[name] for summary in summaries if summary.get(name) is not None]
         row |= {name: spread(values)} if values else {}
-    part = summaries[0].get("judged", "validation") if part == "judged" else part
+    row["part"] = part = summaries[0].get("judged", "validation") if part == "judged" else part
     judged = [summary[part] for summary in summaries]
     for name in METRICS:
         if all(name in found for found in judged):

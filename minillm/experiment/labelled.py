@@ -19,8 +19,9 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
     """
     paths = {"train": section.path, "validation": section.validation_path, "test": section.test_path}
     paths = {name: path for name, path in paths.items() if name == "train" or path is not None}
-    label_key = section.answer_key or section.label_key
-    fields = corpora.Fields(section.text_key, label_key, section.pair_key, start=section.start_key)
+    setting = "label_key" if section.answer_key is None else "answer_key"
+    label_key, pair_key = getattr(section, setting), section.pair_key
+    fields = corpora.Fields(section.text_key, label_key, pair_key, start=section.start_key, label_setting=setting)
     raw = {name: corpora.read_fields(section.source, path, fields) for name, path in paths.items()}
     wheres = {name: labels.place(section.source, path) for name, path in paths.items()}
     parts, reports = {}, {}

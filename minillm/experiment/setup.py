@@ -55,32 +55,18 @@ def make_setup(
 
     `devices`: those of the mesh; None: the first that JAX has. `shares`: of the tasks in a mixture, which the data tells.
     """
-    module, config = model_config(experiment.model, vocabulary)
-    specs, model, carry = module.param_specs(config), bind(module, config), _carry_maker(experiment, module, config)
-    specs = specs | tasks.task_specs(experiment, specs, vocabulary)
     train, mesh = experiment.train, sharding.make_mesh(experiment.mesh.data, experiment.mesh.model, devices)
-    if getattr(config, "kernel", None) == "auto" and max(mesh.size, train.shards) > 1:
-        config = dataclasses.replace(config, kernel="own")  # the fused one is measured, and tried, on one device alone
-        model = bind(module, config)
-    if train.shards == 1:  # a virtual shard is computed on one device of "data"
-        model = sharding.place_activations(model, experiment.mesh.rules, mesh)
+    module, config, model = _make_model(experiment, vocabulary, mesh)
+    specs, carry = module.param_specs(config), _carry_maker(experiment, module, config)
+    specs = specs | tasks.task_specs(experiment, specs, vocabulary)
     tuning = make_tuning(experiment.tuning, heads=head_patterns(experiment), steps=train.steps)
     tuning = recipe_tuning(experiment, tuning)
     module, config = tuning.wrap_module(module, config)
-    for name in (tasks.MAIN, *tasks.active(experiment)):
-        _refuse_long_examples(tasks.part(experiment, name), getattr(config, "context", 1))
-    parts = "shards" if train.shards > 1 else "batch_size"
-    if (count := getattr(train, parts)) % experiment.mesh.data:
-        message = f"{parts} = {count} cannot be split over mesh.data = {experiment.mesh.data} devices"
-        raise UserError(message, f"train.{parts}, mesh.data", f"make {parts} a multiple of mesh.data")
+    _refuse_sizes(experiment, getattr(config, "context", 1))
     objective, coefficients = make_objective(experiment, shares)
     trainable_specs = tuning.specs(specs)
     optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
     batch = sharding.batch_sharding(mesh)
-    if jax.process_count() > 1 and train.shards == 1:
-        raise UserError(
-            "several processes share a batch by its shards, got 1", "train.shards", "set it to mesh.data or more"
-        )
     gradient = recipe_gradient(experiment, objective, model, tuning, coefficients)
     gradient = accumulate(gradient, train.shards, mesh)
     born = functools.partial(_born, specs, tuning, optimizer, carry)
@@ -103,6 +89,31 @@ def make_setup(
     return Setup(module, config, specs, model, tuning, optimizer, schedule, mesh, (*shardings, batch),
                  jax.random.key(train.seed), born, train_step, eval_step, jax.jit(carry, out_shardings=batch),
                  gradient)  # fmt: skip
+
+
+def _make_model(experiment: Experiment, vocabulary: int, mesh: Any) -> tuple[Any, Any, Model]:
+    """(module, its Config, the model with that Config bound), as the mesh lets them be."""
+    module, config = model_config(experiment.model, vocabulary)
+    if getattr(config, "kernel", None) == "auto" and max(mesh.size, experiment.train.shards) > 1:
+        config = dataclasses.replace(config, kernel="own")  # the fused one is measured, and tried, on one device alone
+    model = bind(module, config)
+    if experiment.train.shards == 1:  # a virtual shard is computed on one device of "data"
+        model = sharding.place_activations(model, experiment.mesh.rules, mesh)
+    return module, config, model
+
+
+def _refuse_sizes(experiment: Experiment, context: int) -> None:
+    """Raises: UserError where examples are too long, or a batch cannot be split as the mesh wants it."""
+    train = experiment.train
+    for name in (tasks.MAIN, *tasks.active(experiment)):
+        _refuse_long_examples(tasks.part(experiment, name), context)
+    parts = "shards" if train.shards > 1 else "batch_size"
+    if (count := getattr(train, parts)) % experiment.mesh.data:
+        message = f"{parts} = {count} cannot be split over mesh.data = {experiment.mesh.data} devices"
+        raise UserError(message, f"train.{parts}, mesh.data", f"make {parts} a multiple of mesh.data")
+    if jax.process_count() > 1 and train.shards == 1:
+        message = "several processes share a batch by its shards, got 1"
+        raise UserError(message, "train.shards", "set it to mesh.data or more")
 
 
 def refuse_kernel(experiment: Experiment) -> None:

@@ -21,6 +21,7 @@ from minillm.errors import UserError
 from minillm.experiment import answering, few, patterns
 from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
+from minillm.nn.pooling import mean_of
 from minillm.objectives.pattern import word_scores
 from minillm.objectives.supervised import head_scores
 from minillm.sections.experiment import LEFT_TO_RIGHT, NEEDS
@@ -63,7 +64,20 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
     if any(document.pair is not None for document in documents):
         pairs = pieces.encode_many([document.pair or "" for document in documents])
     made = rows.text_rows(texts, pairs, labels, length, frame)
+    if experiment.objective.markers:
+        made = _marked(experiment.objective.markers, pieces, documents, made)
     return rows.to_the_right(made) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else made
+
+
+def _marked(markers: Sequence[str], pieces: Any, documents: Documents, made: rows.RowDataset) -> rows.RowDataset:
+    """The rows with the places of their markers. Raises: UserError where one has not all of them."""
+    places = rows.first_places(made, pieces.encode_many(list(markers)))
+    for document, found in zip(documents, places, strict=True):
+        if (found < 0).any():
+            missing = markers[int((found < 0).argmax())]
+            mend = "mark every text with all of objective.markers, or raise data.length"
+            raise UserError(f"no {missing!r} among its first {made.tokens.shape[1]} tokens", document.name, mend)
+    return made._replace(target_positions=places)
 
 
 def _tagged_rows(experiment: Experiment, pieces: Any, documents: Documents, length: int, frame: rows.Frame):
@@ -128,6 +142,8 @@ def made_up_rows(experiment: Experiment) -> dict:
         kind = np.int32 if experiment.objective.name == "classify" else np.float32
         dataset = rows.text_rows([ids] * count, None, np.zeros(_shape(experiment, count), kind), length, frame)
         dataset = rows.to_the_right(dataset) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else dataset
+        if marks := len(experiment.objective.markers):
+            dataset = dataset._replace(target_positions=np.ones((count, marks), np.int32))
     more = {"unlabelled": dataset} if few.reads_unlabelled(experiment) else {}
     if few.learns_pseudo(experiment):
         shape = (count, len(experiment.data.labels))
@@ -153,11 +169,11 @@ def scorer(setup: Setup, experiment: Experiment) -> Callable[[Any, Any, list[dic
 def extractor(setup: Setup, pooling: str = "mean") -> Callable[[Any, Any, list[dict]], np.ndarray]:
     """The same for features: [rows, model], the mean of the hidden states of each row's own tokens, or its first one."""
 
-    def mean(model, params, batch):
-        hidden, mask = model.apply(params, batch).hidden.astype(jnp.float32), batch["mask"][..., None]
-        return hidden[:, 0] if pooling == "first" else (hidden * mask).sum(1) / mask.sum(1)
+    def pooled(model, params, batch):
+        hidden = model.apply(params, batch).hidden
+        return hidden[:, 0].astype(jnp.float32) if pooling == "first" else mean_of(hidden, batch["mask"])
 
-    return reader(setup, mean)
+    return reader(setup, pooled)
 
 
 def reader(setup: Setup, read: Callable) -> Callable[[Any, Any, list[dict]], np.ndarray]:

@@ -52,11 +52,12 @@ def resolve(experiment: Experiment, where: str) -> Experiment:
     given = {name: task.rows is not None for name, task in experiment.tasks.items()}
     if len(set(given.values())) > 1:
         without = next(name for name, has in given.items() if not has)
-        message = "either every task says its rows, or none does and they share the batch"
-        raise UserError(message, f"{where}: tasks.{without}.rows", "give rows to all of [tasks], or to none")
+        message = f"it is not set, and tasks.{next(name for name, has in given.items() if has)}.rows is"
+        mend = "set rows for every task, or for none: they then share train.batch_size"
+        raise UserError(message, f"{where}: tasks.{without}.rows", mend)
     if experiment.mixing and all(given.values()):
         message = "mixing says nothing where tasks have rows of their own"
-        raise UserError(message, f"{where}: mixing", "leave it out, or the tasks' rows")
+        raise UserError(message, f"{where}: mixing", "leave it out, or leave out rows in [tasks]")
     tasks = {}
     for name, task in experiment.tasks.items():
         found = part(experiment, name, where)

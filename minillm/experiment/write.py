@@ -21,17 +21,23 @@ def parameter_rows(setup: Setup, rules: str) -> list[dict[str, Any]]:
         {
             "path": path, "shape": list(spec.shape), "axes": [axis or "-" for axis in spec.axes],
             "initializer": f"{spec.init} {spec.scale:.3g}" if spec.init in ("normal", "uniform") else spec.init,
-            "count": spec.size, "placement": placement(spec, places[path].spec),
+            "count": spec.size, "placement": placement(spec, places[path].spec, setup.mesh.size),
             "trains": "yes" if path in trained else "no",
         }
         for path, spec in specs.items()
     ]  # fmt: skip
 
 
-def placement(spec: params.ParamSpec, place) -> str:
+def placement(spec: params.ParamSpec, place, devices: int) -> str:
     """Which axes are split over which axes of the mesh, in words."""
     split = (f"{axis} over mesh.{mesh_axis}" for axis, mesh_axis in zip(spec.axes, place, strict=True) if mesh_axis)
-    return ", ".join(split) or "copied"
+    return ", ".join(split) or ("copied" if devices > 1 else "whole")
+
+
+def title(root: Path, experiment: Experiment) -> str:
+    """The folder's name, by which runs of one config are told apart, and the config's where it is another."""
+    name = root.absolute().name
+    return name if name == experiment.name else f"{name} ({experiment.name})"
 
 
 def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, samples: list[dict], summary: dict) -> None:
@@ -57,7 +63,7 @@ def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, sampl
     loss_curve(metrics, folder.figure, lines, f"loss ({unit if single else 'sum of its terms'})")
     judged = _draw_classes(folder) | _draw_branch(folder, metrics)
     write_report(folder.report, {
-        "title": experiment.name, "summary": summary, "metrics": metrics, "samples": samples,
+        "title": title(folder.root, experiment), "summary": summary, "metrics": metrics, "samples": samples,
         "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": folders.read_json(folder.cleaning),
         "manifest": folders.read_json(folder.manifest), "config": to_toml(experiment), "figure": folder.figure, **judged,
     })  # fmt: skip

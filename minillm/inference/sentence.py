@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from minillm.nn.pooling import mean_of, unit_length
 from minillm.params import Params
 
 MULTIPLE = 16  # rows are padded to a multiple of this, so that few lengths are compiled
@@ -22,9 +22,8 @@ def mean_pool(
     hidden: Float[Array, "batch length model"], mask: Bool[Array, "batch length"], *, unit: bool = True
 ) -> Float[Array, "batch model"]:
     """sum_i mask_i h_i / sum_i mask_i, and with `unit` divided by its length. A row without a token is zero."""
-    weights = mask[..., None].astype(jnp.float32)
-    mean = (hidden.astype(jnp.float32) * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
-    return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12) if unit else mean
+    mean = mean_of(hidden, mask)
+    return unit_length(mean) if unit else mean
 
 
 def embed_texts(

@@ -50,6 +50,7 @@ class Config:
     )
     relations: int = 2  # classes of "next_sentence": 3 for StructBERT's next, previous, random
     labels: int = 2  # classes of "classify" and "tag"
+    marks: int = 0  # tokens whose states "classify" reads side by side (Soares et al. 2019); 0: the class token, pooled
     dropout: float = 0.1
     init_scale: float = 0.02  # standard deviation of initial tables and kernels; try 0.02 * sqrt(768 / width)
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
@@ -61,6 +62,8 @@ class Config:
         for name in (*counts, "hidden"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.marks < 0:
+            raise ValueError(f"marks must not be negative, got {self.marks}")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width: {self.width} % {self.heads} = {self.width % self.heads}")
         if self.position == "rotary" and (self.width // self.heads) % 2:
@@ -95,14 +98,21 @@ def param_specs(config: Config) -> Specs:
 def head_specs(config: Config) -> Specs:
     """Rows of the heads. The masked-LM decoder is the embedding itself, with a bias of its own."""
     dense = lambda outputs, name: prefix(linear.linear_specs(config.width, outputs, ("model", None)), name)
-    specs = dense(config.width, "pooler") if POOLED & set(config.tasks) else {}
+    specs = dense(config.width, "pooler") if pooled(config) else {}
     if "masked" in config.tasks:
         specs |= dense(config.width, "masked/transform") | prefix(norm.layer_norm_specs(config.width), "masked/norm")
         specs |= {"masked/bias": ParamSpec((config.vocabulary,), ("vocab",), "zeros")}
     outputs = {"next_sentence": config.relations, "classify": config.labels, "tag": config.labels, "span": 2}
     for task, number in outputs.items():
         specs |= dense(number, task) if task in config.tasks else {}
+    if config.marks and "classify" in config.tasks:
+        specs |= prefix(linear.linear_specs(config.marks * config.width, config.labels, (None, None)), "classify")
     return specs
+
+
+def pooled(config: Config) -> bool:
+    """Whether some task reads the class token through the pooler."""
+    return bool(POOLED & set(config.tasks) - ({"classify"} if config.marks else set()))
 
 
 class Scope(NamedTuple):
@@ -219,9 +229,13 @@ def next_sentence(params: Params, hidden: Hidden, config: Config, keys: Keys = N
 
 
 def classify(params: Params, hidden: Hidden, config: Config, keys: Keys = None) -> Float[Array, "batch labels"]:
-    """Scores of the row's label (section 4.1), with dropout on the pooled vector."""
-    pooled = dropout.dropout(pool(params, hidden, config), dropout.fold_keys(keys, 1), config.dropout)
-    return linear.linear(_rows(params, "classify"), pooled)
+    """Scores of the row's label, with dropout on what they are read from: the pooled class token (section 4.1).
+
+    With `marks`, `hidden` holds those tokens alone, [batch, marks, model], and their states stand side by side.
+    """
+    read = hidden.reshape(len(hidden), -1) if config.marks else pool(params, hidden, config)
+    read = dropout.dropout(read, dropout.fold_keys(keys, 1), config.dropout)
+    return linear.linear(_rows(params, "classify"), read)
 
 
 def tag(params: Params, hidden: Hidden, config: Config, keys: Keys = None) -> Float[Array, "batch length labels"]:

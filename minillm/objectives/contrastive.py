@@ -16,7 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from minillm.models.contract import Batch, Model
 from minillm.nn.dropout import example_keys
+from minillm.nn.pooling import mean_of, unit_length
 from minillm.objectives.contract import Sums
+from minillm.objectives.masked import target_hidden
 from minillm.objectives.supervised import class_sums
 
 Vectors = Float[Array, "batch model"]
@@ -27,10 +29,7 @@ def unit_vectors(
     hidden: Float[Array, "batch length model"], mask: Bool[Array, "batch length"], pooling: str
 ) -> Vectors:
     """A vector of length 1 per text: the mean over its tokens ("mean"), or the class token's ("first")."""
-    hidden = hidden.astype(jnp.float32)
-    mean = (hidden * mask[..., None]).sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)
-    pooled = mean if pooling == "mean" else hidden[:, 0]
-    return pooled * jax.lax.rsqrt(jnp.maximum(jnp.square(pooled).sum(-1, keepdims=True), 1e-12))
+    return unit_length(mean_of(hidden, mask) if pooling == "mean" else hidden[:, 0].astype(jnp.float32))
 
 
 def view_losses(
@@ -85,7 +84,7 @@ def classify_contrastive(
     """`classify`, and from the same pass the sum "contrastive" over the rows that have a partner of their label."""
     hidden = model.apply(params, batch, key=key).hidden
     keys = None if key is None else example_keys(key, batch["index"])
-    scores = model.heads["classify"](params, hidden, keys=keys)
+    scores = model.heads["classify"](params, target_hidden(hidden, batch), keys=keys)
     sums = class_sums(scores, batch, extra, label_smoothing=label_smoothing)
     vectors = unit_vectors(hidden, batch["mask"], pooling)
     losses, paired = label_losses(vectors, batch["labels"], batch["weights"] > 0.0, temperature)

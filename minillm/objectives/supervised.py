@@ -17,17 +17,21 @@ from minillm.models.contract import Batch, Model
 from minillm.nn.dropout import example_keys
 from minillm.objectives.causal import prediction_sums
 from minillm.objectives.contract import Sums
+from minillm.objectives.masked import target_hidden
 
 NOWHERE = -1e9  # the score of a token that cannot be part of an answer
 
 
 def head_scores(model: Model, params, batch: Batch, key, head: str):
-    """What a head says of the batch: "classify" [batch, labels], "tag" [batch, length, labels], "span" [batch, length, 2]. `key` turns dropout on."""
+    """What a head says of the batch: "classify" [batch, labels], "tag" [batch, length, labels], "span" [batch, length, 2].
+
+    `key` turns dropout on. Where the batch has target_positions, the head reads the tokens there alone.
+    """
     if "labels" not in batch:
         raise ValueError(f"a head needs a batch of data.images or data.rows, with labels, got {sorted(batch)}")
     hidden = model.apply(params, batch, key=key).hidden
     keys = None if key is None else example_keys(key, batch["index"])
-    return model.heads[head](params, hidden, keys=keys)
+    return model.heads[head](params, target_hidden(hidden, batch), keys=keys)
 
 
 def classify(model: Model, params, batch: Batch, key=None, extra=None, *, label_smoothing: float = 0.0) -> Sums:

@@ -21,7 +21,7 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
     """One line per value of the other keys; numbers on a logarithmic axis where they span more than a decade."""
     rows = table["rows"]
     metric = choose_metric(rows)
-    if metric is None or not rows:
+    if metric is None or not rows or not rows[0]["point"]:
         return
     if table.get("random"):
         return write_search(table, metric, path)
@@ -36,7 +36,7 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
         colour, x = COLOURS[number % len(COLOURS)], [places[row["point"][first]] for row in members]
         _intervals(axis, x, members, metric, "o-", colour, name or None)
     _label(axis, table, metric, first)
-    axis.set_ylabel(_title(metric))
+    axis.set_ylabel(_title(metric, rows[0]))
     save_figure(figure, path)
 
 
@@ -49,7 +49,7 @@ def write_search(table: Mapping[str, Any], metric: str, path: Path) -> None:
         for members, colour, name in ((rows[1:], COLOURS[0], None), (rows[:1], "black", "best")):
             _intervals(axis, [places[row["point"][key]] for row in members], members, metric, "o", colour, name)
         _label(axis, table, metric, key)
-    axes[0].set_ylabel(_title(metric))
+    axes[0].set_ylabel(_title(metric, rows[0]))
     save_figure(figure, path)
 
 
@@ -78,8 +78,8 @@ def _label(axis, table: Mapping[str, Any], metric: str, key: str) -> None:
         axis.legend(fontsize=8, frameon=False)
 
 
-def _title(metric: str) -> str:
-    return f"{COLUMNS[metric][0]}, validation part ({'higher' if metric in HIGHER else 'lower'} is better)"
+def _title(metric: str, row: Mapping[str, Any]) -> str:
+    return f"{COLUMNS[metric][0]}, {row.get('part', 'validation')} part ({'higher' if metric in HIGHER else 'lower'} is better)"
 
 
 def _places(values: list[str], axis) -> dict[str, float]:

@@ -44,7 +44,7 @@ NEEDS = {
         "has a classifier",
         ("text", "digits"),
         ("loss",),
-        ("label_smoothing",),
+        ("label_smoothing", "markers"),
         ("classify",),
         unit="examples",
     ),
@@ -94,7 +94,7 @@ def tasks_of(objective: str, kind: str) -> tuple[str, ...]:
     return () if objective == "pattern" and kind in LEFT_TO_RIGHT else NEEDS[objective].tasks
 
 
-OWN = ("tasks", "labels", "relations")  # keys of [model] that the objective decides
+OWN = ("tasks", "labels", "relations", "marks")  # keys of [model] that the objective decides
 TASK_HEADS = ("classify", "tag", "span")  # a task's own: not taken from a base
 
 
@@ -133,6 +133,8 @@ class ObjectiveConfig:
     span_density: float = 0.15  # share of the tokens to cut out
     span_length: float = 3.0  # mean length of a span, in tokens
     patch_rate: float = 0.5  # share of an image's patches to hide
+    # words of every text, at whose first places classify reads the states (Soares et al. 2019); none: the whole row
+    markers: tuple[str, ...] = ()
     answer_length: int | None = None  # tokens of an answer that is looked for at most; None: 30
     noise: Literal["zero", "gaussian"] = "zero"  # pixels set to 0, or with noise added
     noise_rate: float = 0.25  # their share, or the noise's standard deviation; 0: a plain autoencoder
@@ -143,6 +145,8 @@ class ObjectiveConfig:
         for name in ("mask_rate", "shuffle_rate", "span_density", "patch_rate"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if not all(marker.strip() for marker in self.markers) or len(set(self.markers)) < len(self.markers):
+            raise ValueError(f"markers are different words, got {list(self.markers)}")
         if self.answer_length is not None and self.answer_length < 1:
             raise ValueError(f"answer_length must be at least 1, got {self.answer_length}")
         if self.span_length < 1.0:
@@ -180,9 +184,8 @@ class TrainConfig:
     patience: int | None = None  # evaluations without a better validation loss before stopping; None: never
     hash_every: int = 100  # steps between hashes of every parameter in the provenance log; 0: none
     on_non_finite: Literal["stop", "skip", "rewind"] = "stop"  # loss or gradient: end, leave the update out, go back
-    spike: float | None = (
-        None  # a loss so many deviations above the median before it is a spike; None: none is looked for
-    )
+    # a loss so many deviations above the median before it is a spike; None: none is looked for
+    spike: float | None = None
     spike_window: int = 100  # losses that median and deviation are taken of
     on_spike: Literal["warn", "rewind"] = "warn"
     bad_steps: int = 10  # that are skipped or gone back from, at the most; see `training/watch.py`
@@ -271,9 +274,8 @@ class BaseConfig:
 
     __pydantic_config__ = STRICT
 
-    run: str | None = (
-        None  # a run's folder, ours or imported, or a model that `minillm fetch` knows; None: begin by chance
-    )
+    # a run's folder, ours or imported, or a model that `minillm fetch` knows; None: begin by chance
+    run: str | None = None
     vocabulary: int | None = None  # rows of its table; filled in
 
     def __post_init__(self):

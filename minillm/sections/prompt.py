@@ -18,9 +18,8 @@ class PromptConfig:
     words: tuple[str, ...]  # one for each of data.labels, in that order
     # numbers of demonstrations with which the base is asked before it is tuned; each is a baseline of the run
     shots: tuple[int, ...] = ()
-    demonstrations: Literal["random", "similar"] = (
-        "random"  # drawn by the run's seed; the nearest by TF-IDF, the nearest last
-    )
+    # drawn by the run's seed; the nearest by TF-IDF, the nearest last
+    demonstrations: Literal["random", "similar"] = "random"
     separator: str = "\n"  # between demonstrations
     content_free: tuple[str, ...] = ("N/A", "")  # texts that say nothing, for calibration; none: no calibration
     mean: bool = False  # divide a word's log-probability by its number of tokens

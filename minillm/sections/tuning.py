@@ -26,10 +26,7 @@ class TuningConfig:
     method: Literal["full", "freeze", "bitfit", "lora", "adalora", "adapter", "prefix", "prompt"] = "full"
     freeze: tuple[str, ...] = ()  # patterns over parameter paths, such as "embedding/*"
     freeze_layers: int = 0  # the embeddings and so many blocks above them
-    targets: tuple[str, ...] = (
-        "*/query/kernel",
-        "*/value/kernel",
-    )  # patterns over the kernels that get a low-rank part
+    targets: tuple[str, ...] = ("*/query/kernel", "*/value/kernel")  # patterns over kernels that get a low-rank part
     rank: int = 8  # of each; adalora: at the beginning
     alpha: float = 16.0  # the low-rank part counts alpha / rank times
     target_rank: float = 4.0  # mean rank at the end

@@ -71,6 +71,8 @@ def write_config(config: Config) -> dict[str, Any]:
         refuse(f"the heads {together} on one BERT", "export a run whose model.tasks has one of them")
     if config.position != "learned":
         refuse(f"{config.position} positions in a BERT", 'export a run with model.position = "learned"')
+    if config.marks:
+        refuse("a classifier that reads marked tokens", "export a run without objective.markers")
     if "next_sentence" in tasks and config.relations != 2:
         refuse(f"{config.relations} relations of sentences", "only next_sentence with model.relations = 2 has a class")
     labels = {"classify", "tag", "span"} & tasks
@@ -108,7 +110,7 @@ def table(config: Config) -> Table:
         "tag": dense("classifier", "tag"),
         "span": dense("qa_outputs", "span"),
     }  # fmt: skip
-    rows += dense(f"{PREFIX}pooler.dense", "pooler") if model.POOLED & set(config.tasks) else ()
+    rows += dense(f"{PREFIX}pooler.dense", "pooler") if model.pooled(config) else ()
     rows += [row for task in config.tasks if task in heads for row in heads[task]]
     copies = {
         "cls.predictions.decoder.weight": f"{embeddings}.word_embeddings.weight",
