@@ -477,12 +477,12 @@ def test_markers_say_which_tokens_a_classifier_reads(tmp_path):
     texts = (line.rpartition(":") for line in reviews(40).splitlines())
     (tmp_path / "marked.txt").write_text("\n".join(f"{text} E1 x E1 E2 y E2:{label}" for text, _, label in texts))
     (tmp_path / "c.toml").write_text(config(tmp_path / "marked.txt", steps=2))
-    settings = ["objective.markers=['E1', 'E2']", "baselines.text=false", "data.length=24", "model.context=24"]
+    settings = ["objective.markers=['E1', 'E2']", "baselines.text=false", "data.length=64", "model.context=64"]
     experiment = bases.load(tmp_path / "c.toml", settings)
     assert experiment.model["marks"] == 2
     assert runs.run(experiment, tmp_path / "run", False, silent, silent)["steps"] == 2
     assert predict(tmp_path / "run", ["a E2 nice E2 room E1 book E1"])[0]["label"] in ("neg", "pos")
-    with pytest.raises(UserError, match="no 'E2' among its first 24 tokens"):
+    with pytest.raises(UserError, match="no 'E2' among its first 64 tokens"):
         predict(tmp_path / "run", ["a nice E1 room E1"])
     for more, words in (
         ("augment.swap=0.1", "may lose the words"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from minillm.data.batches import ALL, epoch_order
 from minillm.data.rows import Frame
@@ -47,22 +48,30 @@ def pair_rows(
 def pair_rows_batch_at(
     dataset: PairRows, seed: int, step: int, batch_size: int, rows: slice = ALL
 ) -> dict[str, np.ndarray]:
-    """The batch of a step, or some of its `rows`.
+    """The batch of a step, or some of its `rows`."""
+    return pair_batch(dataset, group_batches(dataset, seed, step // GROUP, batch_size)[step % GROUP], rows)
+
+
+def group_batches(dataset: PairRows, seed: int, group: int, batch_size: int) -> Int[np.ndarray, "batches batch"]:
+    """Which pairs the GROUP batches of a group have.
 
     Each epoch goes over all pairs once, in an order of its own. Of every GROUP batches the pairs are sorted by length and
-    the batches shuffled, so that a batch's columns end where its longest pair does, at a multiple of COLUMNS.
+    the batches shuffled.
     """
-    group, place = divmod(step, GROUP)
     numbers = group * GROUP * batch_size + np.arange(GROUP * batch_size)
     count = len(dataset.source)
     orders = {epoch: epoch_order(count, seed, epoch) for epoch in range(numbers[0] // count, numbers[-1] // count + 1)}
     found = np.array([orders[number // count][number % count] for number in numbers.tolist()])
     sizes = np.maximum(dataset.source_mask.sum(1), dataset.weights.astype(bool).sum(1))[found]
     found = found[np.argsort(sizes, kind="stable")].reshape(GROUP, batch_size)
-    chosen = found[np.random.Generator(np.random.Philox(key=[seed, group])).permutation(GROUP)[place]]
+    return found[np.random.Generator(np.random.Philox(key=[seed, group])).permutation(GROUP)]
+
+
+def pair_batch(dataset: PairRows, chosen: Int[np.ndarray, "batch"], rows: slice = ALL) -> dict[str, np.ndarray]:
+    """These pairs as a batch, or some of its `rows`; its columns end where its longest pair does, at a multiple of COLUMNS."""
     longest = max(int(leaf[chosen].sum(1).max()) for leaf in (dataset.source_mask, dataset.weights))
     width = -(-longest // COLUMNS) * COLUMNS
-    index = np.arange(batch_size, dtype=np.int32)[rows]
+    index = np.arange(len(chosen), dtype=np.int32)[rows]
     batch = _batch(dataset, chosen[rows], np.ones(len(index), bool))
     return {name: np.ascontiguousarray(leaf[:, :width]) for name, leaf in batch.items()} | {"index": index}
 

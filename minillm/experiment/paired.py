@@ -9,6 +9,7 @@ import numpy as np
 
 from minillm.config import Experiment
 from minillm.data import corpora, labels, targets
+from minillm.data.batches import ALL
 from minillm.data.clean import Splits
 from minillm.data.clean_pairs import clean_pairs, source_key, split_pairs
 from minillm.data.document import Document
@@ -101,9 +102,17 @@ def paired_reading(experiment: Experiment, parts: Mapping[str, targets.PairRows]
     """The batches of pairs, by split; what does not fit is left out of training where the config says so."""
     train = experiment.train
     rows = fitting(parts["train"]) if pairs_of(experiment).longer == "drop" else parts["train"]
-    batch = functools.partial(targets.pair_rows_batch_at, rows, train.seed, batch_size=train.batch_size)
+
+    @functools.lru_cache(2)
+    def batches(group: int) -> np.ndarray:
+        return targets.group_batches(rows, train.seed, group, train.batch_size)
+
+    def batch(step: int, some: slice = ALL) -> dict[str, np.ndarray]:
+        group, place = divmod(step, targets.GROUP)
+        return targets.pair_batch(rows, batches(group)[place], some)
+
     evaluation = lambda split: list(targets.pair_rows_evaluation(parts[split], train.batch_size))
-    return Reading(batch, evaluation, lambda step, rows: batch(step, rows=rows))
+    return Reading(batch, evaluation, batch)
 
 
 def refuse_nothing(experiment: Experiment, rows: targets.PairRows) -> None:
