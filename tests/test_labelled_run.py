@@ -480,9 +480,15 @@ def test_markers_say_which_tokens_a_classifier_reads(tmp_path):
     settings = ["objective.markers=['E1', 'E2']", "baselines.text=false", "data.length=64", "model.context=64"]
     experiment = bases.load(tmp_path / "c.toml", settings)
     assert experiment.model["marks"] == 2
+    data = load_data(experiment, tmp_path / "tokenizer.model")
+    batch = data.batch(0)
+    for row, places in zip(batch["tokens"], batch["target_positions"], strict=True):  # each where its marker begins
+        for place, marker in zip(places, ("E1", "E2"), strict=True):
+            before, after = data.tokenizer.decode(row[:place]), data.tokenizer.decode(row[place:])
+            assert (marker in before, after.lstrip().startswith(marker)) == (False, True)
     assert runs.run(experiment, tmp_path / "run", False, silent, silent)["steps"] == 2
     assert predict(tmp_path / "run", ["a E2 nice E2 room E1 book E1"])[0]["label"] in ("neg", "pos")
-    with pytest.raises(UserError, match="no 'E2' among its first 64 tokens"):
+    with pytest.raises(UserError, match="no 'E2' in the text"):
         predict(tmp_path / "run", ["a nice E1 room E1"])
     for more, words in (
         ("augment.swap=0.1", "may lose the words"),

@@ -5,7 +5,6 @@ import pytest
 
 from minillm.data.rows import (
     Frame,
-    first_places,
     part,
     row_batch_at,
     row_evaluation_batches,
@@ -55,19 +54,6 @@ def test_a_pair_fills_its_row_and_the_longer_text_is_cut_first(length):
             assert len(a) >= len(b)  # the shorter one lost nothing that the longer one could have lost
         if len(b) < len(second):
             assert len(b) >= len(a) - 1
-
-
-def test_sequences_are_found_where_they_first_begin():
-    generator = np.random.default_rng(0)
-    texts, sequences = [list(generator.integers(10, 13, size=8)) for _ in range(40)], [[10], [11, 12], [12, 10, 11]]
-    dataset = text_rows(texts, None, np.zeros(40), 10, FRAME)
-    found = first_places(dataset, [*sequences, [10] * 11])
-    assert (found[:, 3] == -1).all()  # longer than the row
-    for number, sequence in enumerate(sequences):
-        for row, text in enumerate(texts):
-            there = [i for i in range(8) if text[i : i + len(sequence)] == sequence]
-            assert found[row, number] == (there[0] + 1 if there else -1)
-    assert 0 < (found[:, 2] == -1).sum() < 40
 
 
 def test_the_first_token_of_a_unit_carries_its_tag():

@@ -91,17 +91,6 @@ def text_rows(
     return RowDataset(tokens, np.where(mask, token_types, 0).astype(np.int32), mask, labels, cut)
 
 
-def first_places(dataset: RowDataset, sequences: Sequence[Ids]) -> np.ndarray:
-    """[rows, sequences] int32: where each sequence of ids first begins in each row; -1 where it does not stand."""
-    places = np.full((len(dataset.tokens), len(sequences)), -1, np.int32)
-    for number, ids in enumerate(sequences):
-        if len(ids) <= dataset.tokens.shape[1]:
-            windows = np.lib.stride_tricks.sliding_window_view(dataset.tokens, len(ids), axis=1)
-            found = (windows == np.array(ids, np.int32)).all(-1)
-            places[:, number] = np.where(found.any(1), found.argmax(1), -1)
-    return places
-
-
 def shorten(first: Ids, second: Ids | None, length: int) -> tuple[Ids, Ids | None, bool]:
     """What fits into a row of `length` with its frame, and whether something was cut."""
     if second is None:

@@ -70,13 +70,20 @@ def make_rows(experiment: Experiment, pieces: Any, documents: Documents, length:
 
 
 def _marked(markers: Sequence[str], pieces: Any, documents: Documents, made: rows.RowDataset) -> rows.RowDataset:
-    """The rows with the places of their markers. Raises: UserError where one has not all of them."""
-    places = rows.first_places(made, pieces.encode_many(list(markers)))
-    for document, found in zip(documents, places, strict=True):
-        if (found < 0).any():
-            missing = markers[int((found < 0).argmax())]
-            mend = "mark every text with all of objective.markers, or raise data.length"
-            raise UserError(f"no {missing!r} among its first {made.tokens.shape[1]} tokens", document.name, mend)
+    """The rows with the token at which each marker first begins. Raises: UserError where a text has not all of them."""
+    places = np.zeros((len(documents), len(markers)), np.int32)
+    kept = (made.mask & (made.token_types == 0)).sum(1) - 2  # tokens of the text, without its frame
+    for row, document in enumerate(documents):
+        _, spans = pieces.encode_places(document.text)
+        for number, marker in enumerate(markers):
+            first = document.text.find(marker)
+            token = next((place for place, (_, after) in enumerate(spans) if after > first >= 0), kept[row])
+            if token >= kept[row]:
+                message = f"no {marker!r} in the text, or not among its first {kept[row]} tokens"
+                raise UserError(
+                    message, document.name, "mark every text with all of objective.markers, or raise data.length"
+                )
+            places[row, number] = 1 + token
     return made._replace(target_positions=places)
 
 
