@@ -6,6 +6,8 @@ import pytest
 
 from minillm.data import corpora
 from minillm.data.clean_labelled import find_leaks
+from minillm.data.clean_pairs import clean_pairs, source_key
+from minillm.data.programs import LONG
 from minillm.experiment.labelled import split_labelled_documents
 from minillm.sections.data import DataConfig
 
@@ -75,6 +77,18 @@ def test_a_raw_split_flatters_by_ten_points():
     parts, _ = split_labelled_documents(DataConfig("reviews-zh", labels=("neg", "pos"), test=0.1))
     assert 0.93 < flattered < 0.98
     assert 0.83 < accuracy(parts.train, parts.test) < 0.88
+
+
+def test_sentences_by_program_are_in_no_pair_that_a_translator_learns_from():
+    parts, _ = split_labelled_documents(
+        DataConfig(
+            "messages-by-program", labels=("django", "horizon", "jupyterlab", "spyder", "sphinx", "wagtail"), test=0.6
+        )
+    )
+    pairs, _ = clean_pairs(corpora.read("messages-en-zh"), longest=LONG)
+    known = {source_key(d) for d in pairs}
+    assert sum(map(len, parts)) > 1000
+    assert not known & {source_key(d) for part in parts for d in part}
 
 
 @pytest.mark.parametrize(("source", "questions", "passages"), [("countries-qa", 1190, 119), ("bbc-cloze", 948, 887)])

@@ -82,7 +82,7 @@ def catalogue(language: int) -> dict[tuple[str, str, str], Message]:
 def english_chinese() -> Pairs:
     """Messages of six programs in English and in simplified Chinese."""
     for number, ((archive, *_), message) in enumerate(catalogue(0).items()):
-        yield _name(archive, number), _plain(archive, message.source), _plain(archive, message.text)
+        yield name(archive, number), plain(archive, message.source), plain(archive, message.text)
 
 
 def chinese_english() -> Pairs:
@@ -95,7 +95,7 @@ def french_chinese() -> Pairs:
     french = catalogue(1)
     for number, (key, message) in enumerate(catalogue(0).items()):
         if key in french:
-            yield _name(key[0], number), _plain(key[0], french[key].text), _plain(key[0], message.text)
+            yield name(key[0], number), plain(key[0], french[key].text), plain(key[0], message.text)
 
 
 def bbc_headlines() -> Pairs:
@@ -105,11 +105,12 @@ def bbc_headlines() -> Pairs:
         yield name, body.strip(), headline.strip()
 
 
-def _name(archive: str, number: int) -> str:
+def name(archive: str, number: int) -> str:
+    """ "translation-horizon", 12 -> "horizon/00012"."""
     return f"{archive.removeprefix('translation').removeprefix('-') or 'django'}/{number:05d}"
 
 
-def _plain(archive: str, text: str) -> str:
+def plain(archive: str, text: str) -> str:
     """Without accelerators, which the menus of Spyder alone have."""
     return ACCELERATOR.sub("", text) if archive == "translation-spyder" else text
 

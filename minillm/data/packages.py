@@ -165,13 +165,20 @@ def dialogue() -> Pairs:
         yield from ((f"{folder}/{name}", "\n".join(turns)) for name, turns in conversations.conversations(language))
 
 
+def messages_by_program() -> Pairs:
+    """Sentences of six programs' messages that the translators of these messages do not learn from."""
+    from minillm.data.programs import unseen_sentences  # its catalogues' module reads the news here
+
+    return unseen_sentences()
+
+
 PACKAGES: dict[str, Callable[[], Pairs | Tagged | Iterable[Question]]] = {
     "python-docs": python_docs, "people-daily-zh": people_daily, "people-daily-ner-zh": people_daily_entities,
     "shakespeare": shakespeare, "reviews-zh": reviews, "tweets-en": tweets, "tweets-en-confident": confident_tweets,
     "bbc-news": bbc_news, "bbc-titles": bbc_titles, "dialogue": dialogue,
     **{f"dialogue-{language}": functools.partial(conversations.turn_pairs, language) for language in ("en", "zh")},
     **{f"intents-{language}": functools.partial(conversations.intents, language) for language in ("en", "zh")},
-    "sms-spam": conversations.short_messages,
+    "sms-spam": conversations.short_messages, "messages-by-program": messages_by_program,
     "countries-qa": countries_qa, "bbc-cloze": bbc_cloze, "countries-relations": countries_relations,
     "people-daily-events-zh": people_daily_events,
     **{f"reviews-zh-{domain}": functools.partial(reviews_of, domain) for domain in DOMAINS},
@@ -179,7 +186,7 @@ PACKAGES: dict[str, Callable[[], Pairs | Tagged | Iterable[Question]]] = {
 
 LABELS = {  # source -> what ends the label in a document's name
     **{f"reviews-zh-{domain}": ":" for domain in DOMAINS},
-    "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/",
+    "reviews-zh": ":", "tweets-en": ":", "tweets-en-confident": ":", "bbc-news": "/", "bbc-titles": "/", "messages-by-program": "/",
     "intents-en": ":", "intents-zh": ":", "sms-spam": ":", "countries-relations": ":",
 }  # fmt: skip
 TAGGED = ("people-daily-ner-zh", "people-daily-events-zh")  # sources with a tag per unit
