@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from tiny_labelled import config, reviews, silent
 
+from minillm import config as configs
 from minillm.config import load
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import mixture
+from minillm.experiment import continual, exchange, mixture, sequences
+from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
 from minillm.experiment.reopen import open_run
 from minillm.experiment.verify import verify
@@ -146,7 +148,9 @@ def test_replay_is_an_exact_share_and_both_streams_are_read_in_order(folder):
 @pytest.mark.slow
 def test_each_method_runs_is_judged_on_the_past_and_holds_nothing_at_strength_zero(folder, tmp_path):
     plain = make(folder, "plain", tmp_path / "plain")
-    assert 0.0 <= plain["tests"]["old"]["accuracy"] <= 1.0
+    old = plain["tests"]["old"]
+    assert (old["judged"], old["texts"], old["baselines"]) == ("test", 16, {})
+    assert 0.0 <= old["test"]["accuracy"] <= 1.0
     zero = {"ewc": "continual.strength=0.0", "replay": "continual.share=0.0", "distill": "continual.strength=0.0"}
     hashes = {}
     for name, setting in zero.items():
@@ -173,7 +177,7 @@ def test_each_method_runs_is_judged_on_the_past_and_holds_nothing_at_strength_ze
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ewc", "distill"])
-def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(name, folder, tmp_path):
+def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(name, folder, tmp_path, monkeypatch):
     short = ["train.steps=4", "train.evaluate_every=2", "train.shards=2"]
     for root, devices in (("one", 1), ("two", 2)):
         found = make(folder, name, tmp_path / root, *short, f"mesh.data={devices}")
@@ -181,8 +185,86 @@ def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(na
     losses = [[line["loss"] for line in read(root) if "loss" in line] for root in ("one", "two")]
     np.testing.assert_allclose(*losses, rtol=2e-5)
     checkpoint.drop_after(tmp_path / "two/checkpoints", 2)
+    about = json.loads((tmp_path / "two/manifest.json").read_text())["base"]
+    monkeypatch.setattr(continual, "fisher_information", None)  # it is read where it was saved
     again = make(folder, name, tmp_path / "two", *short, "mesh.data=2", resume=True)
     assert again["parameter_hash"] == found["parameter_hash"]
+    assert json.loads((tmp_path / "two/manifest.json").read_text())["base"] == about
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ewc", "distill"])
+def test_what_is_held_lies_where_its_parameters_lie(name, folder, tmp_path):
+    """Fully sharded and tensor parallel: the losses of one device, and the same anchor and Fisher information."""
+    read = lambda root: [json.loads(line) for line in (tmp_path / root / "metrics.jsonl").read_text().splitlines()]
+    meshes = {"one": [], "fsdp": ["mesh.data=2", "mesh.rules=fsdp"], "model": ["mesh.model=2"]}
+    losses, saved = {}, {}
+    for root, settings in meshes.items():
+        make(folder, name, tmp_path / root, "train.steps=2", "train.evaluate_every=2", *settings)
+        losses[root] = [line["loss"] for line in read(root) if "loss" in line]
+        saved[root] = exchange.read_arrays(tmp_path / root / "frozen", 0, "")
+    for root in ("fsdp", "model"):
+        np.testing.assert_allclose(losses[root], losses["one"], rtol=2e-5)
+        assert saved[root].keys() == saved["one"].keys()
+        for path, leaf in saved["one"].items():
+            np.testing.assert_allclose(saved[root][path], leaf, rtol=1e-4, atol=1e-7, err_msg=path)
+
+
+@pytest.mark.slow
+def test_the_adapter_of_a_run_that_held_weights_says_the_same_beside_another_task(folder, tmp_path):
+    """It is stored without anchor and Fisher information, and put on the base in a run of another method and task."""
+    first = make(folder, "ewc", tmp_path / "first", "tuning.method=lora")
+    make(folder, "plain", tmp_path / "last", "tuning.method=lora", f"data.path={folder / 'old.txt'}")
+    pair = [tmp_path / "first", tmp_path / "last"]
+    (row,) = sequences.kept([pair], tmp_path / "adapters", silent)["kept"]
+    assert row["same"]
+    assert row["accuracy"] == first["test"]["accuracy"]
+    assert row["bytes"] == (tmp_path / "adapters" / row["adapter"]).stat().st_size
+    assert sequences.kept([pair], tmp_path / "adapters", None)["kept"] == [row]  # it is not asked again
+    assert sequences.kept([[folder / "old", *pair]], tmp_path / "none", silent) == {}
+
+
+def test_a_lab_refuses_what_cannot_go_on_before_its_bases_have_run(folder):
+    section = lambda name, labels=("neg", "pos"): {"source": "lines", "path": str(folder / name), "labels": list(labels),
+                                                   "validation": 0.2, "test": 0.2, "length": 16}  # fmt: skip
+    raw = configs.read_toml(folder / "old.toml")
+    tests = {"old": section("old.txt"), "new": section("new.txt")}
+    first = {key: value for key, value in raw.items() if key != "name"} | {"data": tests["old"], "tests": tests}
+    second = {"base": {"run": "@first-{seed}"}, "data": tests["new"], "objective": raw["objective"], "tests": tests,
+              "continual": {"method": "ewc"}}  # fmt: skip
+    lab = lambda members, **more: labs.Lab("lab", members=members, seeds=(0,), **more)
+    order = {"sequences": {"one": ("first", "second")}}
+    labs._refuse_early(lab({"first": first, "second": second}, **order))
+    other = {"data": section("new.txt", ("neg", "pos", "so")), "tests": {}}
+    for wrong, words in (
+        (other, "tasks share one head"), ({"continual": {"method": "ewc", "share": 0.5}}, "share says nothing"),
+        ({"base": {"run": "@bare"}}, "the base has 'masked'"), ({"data": section("new.txt") | {"split_seed": 1}}, "data of second"),
+        ({"data": tests["old"]}, "2 members in the sequence and 1 tests"),
+    ):  # fmt: skip
+        bare = first | {
+            "objective": {"name": "masked"},
+            "data": {"source": "text", "path": str(folder / "old.txt")},
+            "name": "bare",
+        }
+        bare.pop("tests")
+        with pytest.raises(UserError, match=words):
+            labs._refuse_early(lab({"first": first, "second": second | wrong}, bases={"bare": bare}, **order))
+
+
+def test_a_past_run_gives_the_labels_that_it_had_bought(folder, tmp_path):
+    """Of a run with few labels those, wrong ones among them, and none that its annotators never wrote."""
+    from minillm.experiment.annotation import annotate
+    from minillm.experiment.data import split_documents
+
+    (tmp_path / "past").mkdir()
+    past = bases.load(folder / "old.toml", ["annotation={labels = 12, noise = 0.25}"])
+    (tmp_path / "past/config.toml").write_text(configs.to_toml(past))
+    experiment = bases.load(folder / "replay.toml", ["continual.buffer=20", f"continual.past=['{tmp_path / 'past'}']"])
+    found = continual.past_documents(experiment, str(tmp_path / "past"))
+    bought = annotate(past, split_documents(past)[0].train)
+    assert {(d.text, d.label) for d in found} == {(d.text, d.label) for d in bought.labelled}
+    true = {d.text: d.label for d in split_documents(past)[0].train}
+    assert sum(true[d.text] != d.label for d in found) == bought.report["wrong"] > 0
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from minillm.errors import UserError
 from minillm.evaluation import noise
 from minillm.evaluation.similarity import nearest_accuracy
 from minillm.experiment import annotation as bought
-from minillm.experiment import few, labels_bought, teacher, waves
-from minillm.experiment.workers import Job
+from minillm.experiment import few, labels_bought, supervised, teacher
 from minillm.models import bert
 from minillm.models.contract import bind
 from minillm.objectives import consistency, contrastive
@@ -323,16 +322,24 @@ def test_sections_that_make_no_sense_are_refused_by_their_keys():
             experiment(**sections)
 
 
-def test_students_run_after_their_teachers_and_circles_are_refused():
-    teacher = lambda name: {"pseudo": {"run": f"@{name}"}}
-    members = {"second": teacher("first"), "first": teacher("plain"), "plain": {}, "other": {}}
-    jobs = [Job(member, seed, None, None) for member in members for seed in (0, 1)]
-    found = [[(job.member, job.seed) for job in wave] for wave in waves.waves(jobs, members)]
-    assert found == [[(m, s) for m in wave for s in (0, 1)] for wave in (["plain", "other"], ["first"], ["second"])]
-    waves.refuse_teachers(members, "second")
-    for wrong, words in ((teacher("nobody"), "no member is called 'nobody'"), (teacher("second"), "its own teacher")):
-        with pytest.raises(UserError, match=words):
-            waves.refuse_teachers(members | {"plain": wrong}, "second")
+def test_hosts_read_parts_of_a_batch_and_of_what_stands_beside_it():
+    """The parts are those of the whole batch, cut where the hosts are, and nothing of it is read twice."""
+    found = experiment(annotation={"labels": 20}, consistency={"rows": 12}, train={"batch_size": 8})
+    frame, random = rows.Frame(1, 2, 0), np.random.default_rng(0)
+    make = lambda count: rows.text_rows(
+        [random.integers(4, 20, 5).tolist() for _ in range(count)], None, np.arange(count, dtype=np.int32), 8, frame
+    )
+    reading = supervised.labelled_reading(found, {"train": make(30), "unlabelled": make(50)})
+    for step in (0, 3, 9):
+        whole = reading.batch(step)
+        assert len(whole["tokens"]) == 8
+        assert len(whole["unlabelled/tokens"]) == len(whole["noised/tokens"]) == 12
+        parts = [reading.rows(step, slice(first, first + 2)) for first in range(0, 8, 2)]
+        assert [len(part["noised/tokens"]) for part in parts] == [3] * 4
+        for name, leaf in whole.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), leaf)
+    cut = few.cut_rows({"tokens": np.arange(8), "pseudo/tokens": np.arange(4)}, slice(4, 8), 8)
+    assert [leaf.tolist() for leaf in cut.values()] == [[4, 5, 6, 7], [2, 3]]
 
 
 def test_the_table_of_a_lab_has_prices_baselines_by_seed_and_differences():

@@ -165,11 +165,38 @@ def test_runs_that_begin_with_others_come_after_them():
         "b": {"base": {"run": "@a-{seed}"}},
         "d": {"base": {"run": "@x"}},
     }
-    before = {name: chains.member_before(own, members) for name, own in members.items()}
-    assert before == {"c": "b", "a": None, "b": "a", "d": None}
+    before = chains.members_before(members)
+    assert before == {"c": ["b"], "a": [], "b": ["a"], "d": []}
     assert chains.stages(before, "members") == [["a", "d"], ["b"], ["c"]]
-    with pytest.raises(UserError, match="a begins with b begins with a: a circle"):
-        chains.stages({"a": "b", "b": "a"}, "members")
+    with pytest.raises(UserError, match="a waits for b waits for a: a circle"):
+        chains.stages({"a": ["b"], "b": ["a"]}, "members")
     bases = {"x": {"model": {"width": 8, "labels": 3}, "tokenizer": {"vocabulary": 9}}, "y": {"base": {"run": "@x"}}}
-    alone = chains.standing_alone({"base": {"run": "@y"}, "continual": {}, "model": {"dropout": 0.1}}, {}, bases, 0)
+    alone = chains.standing_alone({"base": {"run": "@y"}, "model": {"dropout": 0.1}}, {}, bases, 0)
     assert alone == {"model": {"width": 8, "dropout": 0.1}, "tokenizer": {"vocabulary": 9}}
+
+
+def test_teachers_and_bases_are_edges_of_one_graph():
+    """A student on a base of the lab waits for a teacher that begins with a member."""
+    from minillm.experiment import chains
+
+    teacher = lambda name: {"pseudo": {"run": f"@{name}"}}
+    members = {"student": {"base": {"run": "@x"}, **teacher("teacher")}, "a": {"base": {"run": "@x"}},
+               "teacher": {"base": {"run": "@a-{seed}"}}, "second": teacher("student"), "other": {}}  # fmt: skip
+    found = chains.stages(chains.members_before(members), "members")
+    assert found == [["a", "other"], ["teacher"], ["student"], ["second"]]
+    with pytest.raises(UserError, match="no member is called 'nobody'"):
+        chains.members_before(members | {"other": teacher("nobody")})
+    for wrong, words in (
+        ("second", "student waits for teacher waits for a waits for second waits for student"),
+        ("a", "a waits for a"),
+    ):
+        with pytest.raises(UserError, match=f"{words}: a circle"):
+            chains.stages(chains.members_before(members | {"a": teacher(wrong)}), "members")
+
+
+def test_sequences_name_members_and_apart_names_sequences():
+    for wrong, words in (
+        ({"sequences": {"x": ("a", "b")}}, "b is none"), ({"untrained": "c"}, "c is none"), ({"apart": ("x",)}, "x is none"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            labs.Lab("lab", members={"a": {}}, **wrong)

@@ -11,7 +11,10 @@ from tiny_labelled import BAD, GOOD, OTHER, config, reviews, silent
 from minillm.data import mixing
 from minillm.errors import UserError
 from minillm.experiment import base as bases
+from minillm.experiment import mixture
 from minillm.experiment import run as runs
+from minillm.experiment.predict import predict
+from minillm.experiment.reopen import evaluate
 from minillm.experiment.verify import verify
 from minillm.params import flatten
 from minillm.training import checkpoint
@@ -112,6 +115,40 @@ def test_every_task_is_trained_and_judged(mixed):
 
 
 @pytest.mark.slow
+def test_every_task_can_be_asked_again(mixed):
+    root, summary = mixed
+    found = evaluate(root, "test", task="topic")
+    assert found["accuracy"] == summary["tasks"]["topic"]["test"]["accuracy"]
+    assert evaluate(root, "test", task="main") == evaluate(root, "test")
+    assert (
+        evaluate(root, "validation", task="text")["masked_nll"] == summary["tasks"]["text"]["validation"]["masked_nll"]
+    )
+    own, topic = (predict(root, ["the good book"], task=task)[0]["probabilities"] for task in (None, "topic"))
+    assert (set(own), set(topic)) == ({"neg", "pos"}, {"screen", "book", "food"})
+    with pytest.raises(UserError, match="its tasks are main, topic, text"):
+        evaluate(root, "test", task="topics")
+    with pytest.raises(UserError, match="labels no texts"):
+        predict(root, ["the good book"], task="text")
+    with pytest.raises(UserError, match="a saved adapter answers for one task"):
+        predict(root, ["the good book"], adapter=root / "x", task="topic")
+    page = (root / "report.html").read_text()
+    assert "<h3>topic <small>(test part" in page
+    assert f"{summary['tasks']['topic']['test']['accuracy']:.1%}" in page
+
+
+def test_few_labels_are_those_of_the_runs_own_task(folder, tmp_path):
+    settings = ["annotation.labels=20", "mixing.temperature=5.0", "train.batch_size=24"]
+    data = mixture.load(bases.load(folder / "tasks.toml", settings), tmp_path / "tokenizer.model")
+    assert len(data.documents["train"]) == 20
+    assert len(data.tasks["topic"].documents["train"]) == 90
+    assert len(data.tasks["text"].texts["train"]) == 180  # language modelling needs none
+    examples = data.cleaning["mixing"]
+    assert (examples["main"]["examples"], examples["topic"]["examples"]) == (20, 90)
+    labelled = {tuple(row) for step in range(9) for row in data.batch(step)["main"]["tokens"].tolist()}
+    assert len(labelled) == 20
+
+
+@pytest.mark.slow
 def test_the_tokenizer_has_read_the_training_texts_of_all_tasks(mixed):
     from minillm.experiment.reopen import open_run, read_data
 
@@ -179,7 +216,6 @@ def test_what_does_not_go_together_is_said_before_training(folder, tmp_path, set
 
 @pytest.mark.slow
 def test_radfords_auxiliary_objective_keeps_the_main_rows_as_they_were(folder, tmp_path):
-    from minillm.experiment import mixture
     from minillm.experiment.data import load_data
 
     experiment = bases.load(folder / "tasks.toml", ["tasks.topic.rows=2", "tasks.text.rows=8"])

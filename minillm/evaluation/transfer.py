@@ -4,7 +4,7 @@ R[i, j]: accuracy on task j after learning task i            Lopez-Paz and Ranza
 average accuracy   ACC = mean over j of R[T, j]
 backward transfer  BWT = mean over j < T of  R[T, j] - R[j, j]          below 0: it has forgotten
 forgetting         mean over j < T of  max over i < T of R[i, j]  -  R[T, j]        Chaudhry et al. 2018, equation 3
-forward transfer   FWT = mean over j > 1 of  R[j - 1, j] - b_j,  b_j: accuracy before anything was learned
+forward transfer   FWT = mean over j > 1 of  R[j - 1, j] - b_j,  b_j: accuracy of new heads on the base
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,26 +45,49 @@ def separate(matrix: Matrix) -> Matrix:
     return np.where(later, np.diag(matrix)[None, :], matrix)
 
 
-def over_matrices(matrices: Sequence[Matrix], tasks: Sequence[str]) -> dict[str, Any]:
-    """One matrix per seed -> {"tasks", "matrix": means, each measure with its mean, interval and values}."""
-    measures = [summarise(matrix) for matrix in matrices]
+def over_matrices(
+    matrices: Sequence[Matrix], tasks: Sequence[str], before: Sequence[Sequence[float]] | None = None
+) -> dict[str, Any]:
+    """One matrix per seed -> {"tasks", "matrix": means, each measure with its mean, interval and values}.
+
+    `before`: b_j of each seed, for forward transfer.
+    """
+    starts = [None] * len(matrices) if before is None else before
+    measures = [summarise(matrix, start) for matrix, start in zip(matrices, starts, strict=True)]
     found = {name: over_seeds([row[name] for row in measures]) for name in measures[0]}
     return {"tasks": list(tasks), "matrix": np.mean(matrices, axis=0).tolist()} | found
 
 
-def of_rows(order: Sequence[str], rows: Sequence[Mapping[str, Any]], apart: bool = False) -> dict[str, Any] | None:
-    """A lab's rows of the members in `order`, judged on [tests] in the same order -> `over_matrices`.
+def tests_of(order: Sequence[str], own: Mapping[str, str | None]) -> list[str]:
+    """The test of each task in `order`; own: member -> the one of [tests] that is its own data.
 
-    None where one is missing. `apart`: each task keeps its own model. Raises: UserError where tests are not one per task.
+    Raises: UserError where a member has none, or where two have the same.
+    """
+    for member in order:
+        if own[member] is None:
+            message = f"none of the [tests] has the data of {member}"
+            raise UserError(message, "sequences", "name each member's own [data] among the [tests] of all")
+    tests = [own[member] for member in order]
+    if len(set(tests)) < len(tests) or len(tests) < 2:
+        message = f"{len(order)} members in the sequence and {len(set(tests))} tests"
+        raise UserError(message, "sequences", "name two members or more, on data of their own each")
+    return tests
+
+
+def of_rows(
+    order: Sequence[str], rows: Sequence[Mapping[str, Any]], apart: bool = False, untrained: str | None = None
+) -> dict[str, Any] | None:
+    """A lab's rows of the members in `order`, each judged on the tests of all -> `over_matrices`; None where one is missing.
+
+    `apart`: each task keeps its own model. `untrained`: the member whose accuracies are b_j. Raises: UserError where
+    tests are not one per task.
     """
     by_member = {row["member"]: row for row in rows}
-    if not all(member in by_member for member in order):
+    if not all(member in by_member for member in (*order, *([untrained] if untrained else []))):
         return None
-    tests = [key for key in by_member[order[0]] if key.startswith("on_")]
-    if len(tests) != len(order):
-        message = f"{len(order)} members in the sequence and {len(tests)} tests"
-        raise UserError(message, "sequences", "name as many [tests], in the order of the tasks")
-    values = np.array([[by_member[member][test]["values"] for test in tests] for member in order])
+    tests = tests_of(order, {member: by_member[member]["own_test"] for member in order})
+    accuracies = lambda member: [by_member[member][f"on_{test}"]["values"] for test in tests]
+    values = np.array([accuracies(member) for member in order])
     matrices = [values[..., seed] for seed in range(values.shape[-1])]
     matrices = [separate(matrix) for matrix in matrices] if apart else matrices
-    return over_matrices(matrices, [test.removeprefix("on_") for test in tests])
+    return over_matrices(matrices, tests, np.array(accuracies(untrained)).T if untrained else None)

@@ -11,19 +11,20 @@ from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import make_setup
 from minillm.params import flatten
 from minillm.sections.experiment import ObjectiveConfig, TuningConfig
+from minillm.tuning.elastic import without_anchor
 from minillm.tuning.saved import load_adapter, save_adapter
 
 
 def save(root: Path, path: Path) -> dict[str, Any]:
     """The tuned leaves of a run -> a file; says what is in it. Raises: UserError where nothing of the run is frozen."""
-    folder, experiment, _, setup = open_run(root)
+    folder, experiment, _, setup, _ = open_run(root)
     step = judged_step(folder)
     state, frozen, _ = restore(folder, setup, step)
     about = {
         "run": experiment.name, "step": step, "labels": list(experiment.data.labels),
         "objective": dataclasses.asdict(experiment.objective), "model": experiment.model,
     }  # fmt: skip
-    save_adapter(path, state.trainable, frozen, experiment.tuning, about)
+    save_adapter(path, state.trainable, without_anchor(frozen), experiment.tuning, about)
     return {"file": str(path), "method": experiment.tuning.method, "step": step, "bytes": path.stat().st_size}
 
 
@@ -35,6 +36,7 @@ def weights(opened: Opened, adapter: Path | None) -> tuple[Opened, Any, Any]:
     state, frozen, _ = restore(opened.folder, opened.setup, judged_step(opened.folder))
     if adapter is None:
         return opened, state.trainable, frozen
+    frozen = without_anchor(frozen)
     if not flatten(frozen):
         message = "this run has trained every parameter, so that it holds no base for an adapter"
         raise UserError(message, str(opened.folder.root), "name a run that was tuned on the adapter's own base")
@@ -46,6 +48,7 @@ def weights(opened: Opened, adapter: Path | None) -> tuple[Opened, Any, Any]:
         objective=check(ObjectiveConfig, about["objective"], "objective"),
         data=dataclasses.replace(opened.experiment.data, labels=tuple(about["labels"])),
         model=about["model"],
+        continual=None,  # what is held while training; it would look for an anchor
     )
     setup = make_setup(experiment, opened.setup.config.vocabulary)
     return opened._replace(experiment=experiment, setup=setup), trainable, frozen

@@ -46,11 +46,14 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
         return check(raw, str(path))
 
 
-def check(raw: dict[str, Any], where: str) -> Experiment:
-    """Sections as plain data -> the experiment; see `config.check`. A base that `minillm fetch` knows is fetched."""
+def check(raw: dict[str, Any], where: str, below: dict[str, Any] | None = None) -> Experiment:
+    """Sections as plain data -> the experiment; see `config.check`. A base that `minillm fetch` knows is fetched.
+
+    `below`: the sections of the run that a lab will begin it with, which is not there yet.
+    """
     section = raw.get("base")
     if not isinstance(section, dict) or not isinstance(section.get("run"), str):
-        return _settle(configs.check(raw, where), None, where)
+        return _settle(configs.check(raw, where), below, where)
     root = locate(section["run"])
     if "tokenizer" in raw:
         raise UserError("the base brings its tokenizer", f"{where}: tokenizer", "leave the section out")

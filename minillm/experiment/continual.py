@@ -10,6 +10,7 @@ The run begins with its base's parameters, head included. "plain" just trains on
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from minillm.data import mixing, rows, stratify
 from minillm.data.clean_labelled import folded_key
 from minillm.data.document import Document
 from minillm.errors import UserError
+from minillm.experiment import exchange, judging, supervised
 from minillm.experiment import folder as folders
-from minillm.experiment import judging, supervised
 from minillm.experiment.annotation import annotate
 from minillm.experiment.data import Data, join_hashes, split_documents
 from minillm.experiment.job import Run
@@ -37,7 +38,10 @@ from minillm.tuning.elastic import FISHER, fisher_information
 
 
 def with_replay(experiment: Experiment, data: Data) -> Data:
-    """The data with old rows in every batch: floor(share * rows) of all rows up to any step, to the row."""
+    """The data with old rows in every batch: floor(share * rows) of all rows up to any step, to the row.
+
+    Old rows are read as they are: [augment] rewords the new ones alone.
+    """
     section = experiment.continual
     if section is None or section.method != "replay" or section.share == 0.0:
         return data
@@ -77,11 +81,17 @@ def past_documents(experiment: Experiment, run: str) -> list[Document]:
     return ordered[: experiment.continual.buffer]
 
 
-def with_fisher(experiment: Experiment, setup: Setup, pieces: Any, base: Any) -> Any:
-    """The base (`base.Base`) with the Fisher information of the past runs' texts beside its arrays, and its hash."""
+def with_fisher(experiment: Experiment, setup: Setup, pieces: Any, base: Any, saved: Path | None = None) -> Any:
+    """The base (`base.Base`) with the Fisher information of the past runs' texts beside its arrays, and its hash.
+
+    `saved`: the folder of what is frozen, where a run that goes on finds it.
+    """
     section = experiment.continual
     if section is None or section.method != "ewc" or section.strength == 0.0:
         return base
+    if saved is not None:
+        found = exchange.read_arrays(saved, 0, f"{FISHER}/")
+        return _with_leaves(base, {f"{FISHER}/{path}": array for path, array in found.items()})
     state, frozen = jax.jit(setup.born)(setup.key, dict(base.arrays))
     model = setup.tuning.wrap(setup.model)
 
@@ -97,33 +107,54 @@ def with_fisher(experiment: Experiment, setup: Setup, pieces: Any, base: Any) ->
         (batch,) = rows.row_evaluation_batches(dataset, len(dataset.tokens))
         found = jax.tree.map(np.asarray, information(state.trainable, batch))
         total = found if total is None else jax.tree.map(np.add, total, found)
-    leaves = flatten({FISHER: total})
-    return base._replace(
-        arrays=base.arrays | leaves, about=base.about | {"fisher_sha256": provenance.hash_arrays(leaves)}
-    )
+    return _with_leaves(base, flatten({FISHER: total}))
+
+
+def _with_leaves(base: Any, leaves: dict[str, np.ndarray]) -> Any:
+    about = base.about | {"fisher_sha256": provenance.hash_arrays(leaves)}
+    return base._replace(arrays=base.arrays | leaves, about=about)
 
 
 def judge_tests(job: Run, weights: tuple) -> dict[str, Any]:
-    """{"tests": name -> metrics} on the test part (or validation, where there is none) of every section of [tests].
+    """{"tests": name -> what the run is judged by on the texts of that section of [tests], beside its own baselines}.
 
-    Texts that the run has trained on are left out. Raises: UserError where nothing is left.
+    The part is "test", or "validation" where there is none; texts that the run has trained on are left out. The
+    baselines learn from the run's training part, as for its own texts.
     """
     if not job.experiment.tests:
         return {}
-    score, found = supervised.scorer(job.setup, job.experiment), {}
-    trained = {folded_key(document) for document in job.data.documents["train"]}
+    trained, asked = job.data.documents["train"], {}
     for name, section in job.experiment.tests.items():
-        parts = split_documents(dataclasses.replace(job.experiment, data=section))[0]
-        documents = [d for d in parts.test or parts.validation if folded_key(d) not in trained]
-        if not documents:
-            mend = "name other texts, or the same split_seed"
-            raise UserError("the run has trained on all of its texts", f"tests.{name}", mend)
+        asked[name] = judged_documents(job.experiment, section, trained, f"tests.{name}")
+    together = [document for _, documents in asked.values() for document in documents]
+    data = job.data._replace(documents=job.data.documents | {"test": together})
+    baselines, start = judging.baseline_answers(job._replace(data=data), "test", {}), 0  # fitted once for all
+    score, found = supervised.scorer(job.setup, job.experiment), {}
+    for name, (part, documents) in asked.items():
         dataset = supervised.make_rows(job.experiment, job.data.tokenizer, documents)
         batches = list(rows.row_evaluation_batches(dataset, job.experiment.train.batch_size))
-        answers = judging.make_answers(job.experiment, batches, score(*weights, batches), documents)
-        values = judging.measure(job.experiment, documents, answers)(np.ones((1, len(documents))))
-        found[name] = {key: float(value[0]) for key, value in values.items() if key != "undefined"}
+        answers = {judging.OWN: judging.make_answers(job.experiment, batches, score(*weights, batches), documents)}
+        answers |= {who: said[start : start + len(documents)] for who, said in baselines.items()}
+        values = {who: judging.values_of(job.experiment, documents, said) for who, said in answers.items()}
+        found[name] = {"judged": part, part: values.pop(judging.OWN), "texts": len(documents), "baselines": values}
+        start += len(documents)
     return {"tests": found}
+
+
+def judged_documents(
+    experiment: Experiment, section: DataConfig, trained: Sequence[Document] = (), where: str = "tests"
+) -> tuple[str, list[Document]]:
+    """("test", that part of a section of data), or its "validation" where there is none, without texts that were trained on.
+
+    Raises: UserError where nothing is left.
+    """
+    known = {folded_key(document) for document in trained}
+    parts = split_documents(dataclasses.replace(experiment, data=section))[0]
+    name = "test" if parts.test else "validation"
+    documents = [document for document in getattr(parts, name) if folded_key(document) not in known]
+    if not documents:
+        raise UserError("the run has trained on all of its texts", where, "name other texts, or the same split_seed")
+    return name, documents
 
 
 def resolve(experiment: Experiment, raw_base: dict[str, Any] | None, where: str) -> Experiment:
@@ -134,7 +165,14 @@ def resolve(experiment: Experiment, raw_base: dict[str, Any] | None, where: str)
     section = experiment.continual
     if section is None:
         return experiment
-    place = f"{where}: continual"
+    _refuse(experiment, raw_base, where)
+    named = [configs.absolute(run) for run in section.past]
+    before = [*raw_base.get("continual", {}).get("past", ()), experiment.base.run]
+    return dataclasses.replace(experiment, continual=dataclasses.replace(section, past=tuple(named or before)))
+
+
+def _refuse(experiment: Experiment, raw_base: dict[str, Any] | None, where: str) -> None:
+    section, place = experiment.continual, f"{where}: continual"
     if raw_base is None or experiment.pretrain:
         raise UserError("there is nothing that could be forgotten", place, "name a run in [base], without [pretrain]")
     if experiment.adversarial and section.method == "distill":
@@ -154,9 +192,6 @@ def resolve(experiment: Experiment, raw_base: dict[str, Any] | None, where: str)
                 message = "the base has no head of these classes that it could forget"
                 raise UserError(message, f"{where}: base.run", "name a run of classify on the same data.labels")
             raise UserError(f"the base has {then!r}, got {now!r}", f"{where}: {key}", "tasks share one head")
-    named = [configs.absolute(run) for run in section.past]
-    before = [*raw_base.get("continual", {}).get("past", ()), experiment.base.run]
-    return dataclasses.replace(experiment, continual=dataclasses.replace(section, past=tuple(named or before)))
 
 
 def _test(experiment: Experiment, name: str, where: str) -> DataConfig:

@@ -86,7 +86,7 @@ def summary(found: dict, root: Path) -> None:
     for name in (name for name in ATTACKS if name in own and name not in columns):
         console.print(f"Accuracy under {name.partition('_')[2]}: {own[name]:.1%}", highlight=False)
     for name, row in (pair for kind in ("tasks", "tests") for pair in found.get(kind, {}).items()):
-        judged = row.get(row.get("judged", "validation"), row)
+        judged = row[row.get("judged", "validation")]
         if "accuracy" in judged:
             console.print(f"{name}: accuracy {judged['accuracy']:.1%}", highlight=False, markup=False)
     for name, row in ((name, row) for name, rows in found.get("differences", {}).items() for row in rows.items()):

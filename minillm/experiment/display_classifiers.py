@@ -22,7 +22,28 @@ def classifiers(found: dict, root: Path) -> None:
         drawn.add_row(name, *(f"{values[key]:.3f}" if key in values else "" for key in keys), style="dim")
     console = Console()
     console.print(drawn)
+    if found.get("sequences"):
+        console.print(sequences(found["sequences"]))
+    for name, row in found.get("sequences", {}).items():
+        if rows := row.get("kept"):
+            same, size = sum(adapter["same"] for adapter in rows), max(adapter["bytes"] for adapter in rows) / 1e6
+            words = f"{same} of {len(rows)} stored adapters ({size:.2f} MB) give the same bits beside the last task's"
+            console.print(f"{name}: {words}", highlight=False, soft_wrap=True)
     console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
+
+
+def sequences(found: dict) -> Table:
+    """A row per sequence of tasks: means over tasks, with half of the 95 % interval over seeds."""
+    measures = {"average_accuracy": "average\naccuracy", "forgetting": "forgetting", "backward_transfer": "backward\ntransfer",
+                "forward_transfer": "forward\ntransfer"}  # fmt: skip
+    measures = {key: title for key, title in measures.items() if any(key in row for row in found.values())}
+    drawn = Table(title="sequences of tasks", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for title in ("", *measures.values(), "numbers trained\nper task"):
+        drawn.add_column(title, justify="right" if title else "left", no_wrap=bool(title))
+    for name, row in found.items():
+        trained = " ".join(f"{count:,}" for count in dict.fromkeys(row["trainable_parameters"]))
+        drawn.add_row(name, *(half(row.get(key)) for key in measures), trained)
+    return drawn
 
 
 def half(value: dict | None) -> str:

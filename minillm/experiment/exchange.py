@@ -146,8 +146,8 @@ def open_model(root: Path) -> Trained:
     if kind not in MODELS:
         raise UserError(f"unknown model {kind!r}", f"{folder.config}: model.kind", f"known models: {', '.join(MODELS)}")
     step = judged_step(folder)
-    trained = _read_arrays(folder.checkpoints, step, "trainable/")
-    flat = _merged(folder, trained, _read_arrays(folder.frozen, 0, "") if folder.frozen.exists() else {})
+    trained = read_arrays(folder.checkpoints, step, "trainable/")
+    flat = _merged(folder, trained, read_arrays(folder.frozen, 0, "") if folder.frozen.exists() else {})
     rows = {"vocabulary": len(flat["embedding/table"])} if "embedding/table" in flat else {}
     module = MODELS[kind]
     config = configs.validate(module.Config, section | rows, str(folder.config), "model")
@@ -222,7 +222,7 @@ def refuse_silent(folder: RunFolder) -> None:
         raise UserError(message, str(folder.root), "export it, or open it with minillm.experiment.exchange.open_model")
 
 
-def _read_arrays(checkpoints: Path, step: int, beginning: str) -> dict[str, np.ndarray]:
+def read_arrays(checkpoints: Path, step: int, beginning: str) -> dict[str, np.ndarray]:
     """Path -> array of all leaves, less `beginning`: the record of a checkpoint says what is in it."""
     leaves = checkpoint.verify(checkpoints, step)["leaves"]
     blank = lambda leaf: np.broadcast_to(np.zeros((), np.dtype(leaf["dtype"])), leaf["shape"])

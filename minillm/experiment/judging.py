@@ -71,6 +71,12 @@ def measure(experiment: Experiment, documents: Documents, answers: Any) -> inter
     return lambda weights: metric(labels, answers, weights)
 
 
+def values_of(experiment: Experiment, documents: Documents, answers: Any) -> dict[str, float]:
+    """The metrics where each document counts once."""
+    found = measure(experiment, documents, answers)(np.ones((1, len(documents))))
+    return {name: float(value[0]) for name, value in found.items() if name != "undefined"}
+
+
 def _truth(experiment: Experiment, documents: Documents) -> np.ndarray:
     """`supervised.label_array` in the type that the task's metrics want."""
     return supervised.label_array(experiment, documents).astype(METRICS[experiment.objective.name][1])
@@ -132,8 +138,7 @@ def judge_run(job: Run, weights: tuple, held_out: dict[str, float], base: Mappin
     chosen_by = own.metrics
     if split == "test":
         part = job.data.documents["validation"]
-        found = measure(job.experiment, part, asked("validation"))(np.ones((1, len(part))))
-        chosen_by = {name: float(value[0]) for name, value in found.items() if name != "undefined"}
+        chosen_by = values_of(job.experiment, part, asked("validation"))
     validation = held_out | chosen_by
     return {"judged": split, "validation": validation, split: validation if split == "validation" else own.metrics,
             "intervals": own.intervals, "baselines": rows,

@@ -21,7 +21,7 @@ from minillm.bits import replace_file
 from minillm.errors import UserError
 from minillm.evaluation import transfer
 from minillm.experiment import base as bases
-from minillm.experiment import chains, draws
+from minillm.experiment import chains, draws, sequences
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
@@ -29,7 +29,6 @@ from minillm.experiment.lab_rows import make_row, spread
 from minillm.experiment.labels_bought import bought, from_first
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
-from minillm.experiment.waves import refuse_teachers, teacher_of, waves
 from minillm.experiment.workers import ONE, Job, Workers, diverged, shares, train_all
 from minillm.report.lab import write_curves, write_figure
 from minillm.report.transfer import write_matrices
@@ -53,7 +52,8 @@ class Lab:
     shared: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> members in order: see `transfer`
-    apart: tuple[str, ...] = ()  # sequences of which each task keeps a model of its own
+    apart: tuple[str, ...] = ()  # sequences of which each task keeps a model, or an adapter, of its own
+    untrained: str | None = None  # the member that has learned no task: forward transfer is measured from it
     probe: bool = False  # read the documents' labels off frozen features
     curves: bool = False  # draw the losses of training and of validation, a mean over seeds per member
     draws: dict[str, Any] = field(default_factory=dict)  # of a random search, whose points the members are
@@ -66,6 +66,14 @@ class Lab:
             raise ValueError("either members, or tasks and methods")
         if self.tasks and len(self.sections()) < len(self.tasks) * len(self.methods):
             raise ValueError("two pairs of a task and a method have the same name, TASK-METHOD: rename one")
+        named = [
+            *([self.untrained] if self.untrained else []),
+            *(m for order in self.sequences.values() for m in order),
+        ]
+        if unknown := [name for name in named if name not in self.sections()]:
+            raise ValueError(f"sequences and untrained name members, and {unknown[0]} is none")
+        if unknown := sorted(set(self.apart) - set(self.sequences)):
+            raise ValueError(f"apart names sequences, and {unknown[0]} is none")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("at least one seed, and no seed twice")
         if self.compute is not None and not self.compute > 0.0:
@@ -113,11 +121,11 @@ def run_lab(
         draws.remember(root / "draws.json", lab.draws)
     _train_bases(lab, root, say, workers)
     everything: list[Job] = []
+    judged: set[tuple] = set()
     for stage in _stages(members):
-        everything += plan(lab, root, say, stage)
+        everything += plan(lab, root, say, stage, judged)
         pending = [job for job in everything if job.member in set(chosen) & set(stage)]
-        for wave in waves([job for job in pending if not _ended(job)], members):
-            train_all(wave, workers, say)
+        train_all([job for job in pending if not _ended(job)], workers, say)
     jobs = [job for job in everything if job.member in chosen]
     lost = [job for job in everything if diverged(job)]
     for number, job in enumerate(jobs, start=1):
@@ -126,6 +134,9 @@ def run_lab(
             folders.write_json(job.run / "probe.json", probe(job.run))
     needed = ("summary.json", "probe.json") if lab.probe else ("summary.json",)
     table = collect(lab, [job for job in everything if all((job.run / name).exists() for name in needed)], part, lost)
+    for name in set(lab.apart) & set(table.get("sequences", {})):
+        runs = [[root / "runs" / f"{member}-{seed}" for member in lab.sequences[name]] for seed in lab.seeds]
+        table["sequences"][name] |= sequences.kept(runs, root / "adapters", say)
     folders.write_json(root / "table.json", table)
     if lost and not table["rows"]:
         raise UserError("every run has diverged", str(root), MEND_DIVERGED)
@@ -145,7 +156,8 @@ def _ended(job: Job) -> bool:
 
 
 def _train_bases(lab: Lab, root: Path, say: Callable[[str], None], workers: Workers) -> None:
-    for stage in chains.stages({name: chains.begins_with(own) for name, own in lab.bases.items()}, "bases"):
+    before = {name: {chains.begins_with(own)} & set(lab.bases) for name, own in lab.bases.items()}
+    for stage in chains.stages(before, "bases"):
         texts = {}
         for name in stage:
             text = {"name": name} | _locate(lab.bases[name], root, 0)
@@ -159,16 +171,24 @@ def _train_bases(lab: Lab, root: Path, say: Callable[[str], None], workers: Work
 
 
 def _stages(members: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Members that begin with other members' runs come after them."""
-    return chains.stages({name: chains.member_before(own, members) for name, own in members.items()}, "members")
+    """Members come after those whose runs they begin with or learn from."""
+    return chains.stages(chains.members_before(members), "members")
 
 
-def plan(lab: Lab, root: Path, say: Callable[[str], None], stage: Sequence[str] | None = None) -> list[Job]:
+def plan(
+    lab: Lab,
+    root: Path,
+    say: Callable[[str], None],
+    stage: Sequence[str] | None = None,
+    judged: set[tuple] | None = None,
+) -> list[Job]:
     """Writes the config of every run, or of those of the named members, steps from the budget.
 
-    Raises: UserError where another lab lies in `root`.
+    `judged`: the questions to baselines that other runs of the lab answer; grows. Raises: UserError where another lab
+    lies in `root`.
     """
-    texts, judged, members = {}, set(), lab.sections()
+    texts, members = {}, lab.sections()
+    judged = set() if judged is None else judged
     for member, sections in members.items():
         first = chains.member_before(sections, members)
         ready = first is None or all((root / "runs" / f"{first}-{seed}/summary.json").exists() for seed in lab.seeds)
@@ -200,8 +220,6 @@ def _refuse_early(lab: Lab) -> None:
     """
     members = lab.sections()
     _stages(members)
-    for member in members:
-        refuse_teachers(members, member)
     for place, table in (("bases", lab.bases), ("members", members)):
         for name, sections in table.items():
             first = chains.begins_with(sections)
@@ -209,19 +227,24 @@ def _refuse_early(lab: Lab) -> None:
             if first and first not in lab.bases and not chains.member_before(sections, members):
                 mend = f"the lab's bases are {', '.join(lab.bases) or 'none'}"
                 raise UserError(f"no base is called {first!r}", f"{place}.{name}: base.run", mend)
+    own = {}
     for member, sections in members.items():
-        where, found = f"members.{member}", chains.standing_alone(sections, members, lab.bases, lab.seeds[0])
-        found = merge(found, {"train": _pace(10**6)} if lab.compute else {})
-        experiment = dataclasses.replace(bases.check(found, where), mesh=configs.MeshConfig())
+        where, alone = f"members.{member}", (sections, members, lab.bases, lab.seeds[0])
+        found = merge(chains.standing_alone(*alone), {"train": _pace(10**6)} if lab.compute else {})
+        experiment = bases.check(found, where, chains.below(*alone))
+        experiment, own[member] = dataclasses.replace(experiment, mesh=configs.MeshConfig()), configs.plain(experiment)
         for stage in (bases.pretraining(experiment, where), experiment):
             make_setup(stage, vocabulary_size(stage)) if stage else None
+    tests = {member: chains.own_test(sections) for member, sections in own.items()}
+    for order in lab.sequences.values():
+        transfer.tests_of(order, tests)
 
 
 def _locate(sections: dict[str, Any], root: Path, seed: int, members: chains.Sections | None = None) -> dict[str, Any]:
     """The sections with the name of a base, "@NAME" or "@NAME-{seed}", of a member before, "@MEMBER-{seed}", and of a teacher,
     "@MEMBER", as the folders of their runs. A student and its teacher have the same seed.
     """
-    name, teacher = sections.get("base", {}).get("run", ""), teacher_of(sections)
+    name, teacher = sections.get("base", {}).get("run", ""), chains.teacher_of(sections)
     if name.startswith("@"):
         place = "runs" if chains.member_before(sections, members or {}) else "bases"
         sections = merge(sections, {"base": {"run": str(root / place / name[1:].replace("{seed}", str(seed)))}})
@@ -290,7 +313,7 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job]
     matrices = {
         name: matrix
         for name, order in lab.sequences.items()
-        if (matrix := transfer.of_rows(order, rows, name in lab.apart))
+        if (matrix := sequences.describe(order, rows, name in lab.apart, lab.untrained))
     }
     return found | {"differences": from_first(rows)} | ({"sequences": matrices} if matrices else {})
 

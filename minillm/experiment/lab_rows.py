@@ -5,6 +5,7 @@ from typing import Any
 
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import folder as folders
+from minillm.experiment.chains import own_test
 from minillm.experiment.workers import Job
 from minillm.report.columns import ATTACKS
 
@@ -18,11 +19,12 @@ COSTS = ("training_seconds", "step_seconds", "peak_memory_bytes", "checkpoint_by
 def make_row(member: str, runs: list[Job], summaries: list[dict], part: str) -> dict[str, Any]:
     """Mean and interval of every metric and cost that all summaries have."""
     manifest = folders.read_json(runs[0].run / "manifest.json")
-    objective = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))["objective"]["name"]
-    row = {"member": member, "objective": objective, "seeds": [job.seed for job in runs],
+    sections = tomllib.loads((runs[0].run / "config.toml").read_text(encoding="utf8"))
+    row = {"member": member, "objective": sections["objective"]["name"], "seeds": [job.seed for job in runs],
            "parameters": summaries[0]["parameters"], "trainable_parameters": summaries[0]["trainable_parameters"],
            "steps": summaries[0]["steps"], "data_sha256": manifest["data_sha256"],
            "tokenizer_sha256": manifest["tokenizer_sha256"]}  # fmt: skip
+    row |= {"own_test": own_test(sections)} if "tests" in sections else {}
     for name in COSTS:
         values = [summary[name] for summary in summaries if summary.get(name) is not None]
         row |= {name: spread(values)} if values else {}
@@ -31,14 +33,17 @@ def make_row(member: str, runs: list[Job], summaries: list[dict], part: str) -> 
     for name in METRICS:
         if all(name in found for found in judged):
             row[name] = spread([found[name] for found in judged])
-    for kind, place in (("on", lambda found: found), ("task", lambda found: found.get("test") or found["validation"])):
-        for name, found in summaries[0].get("tests" if kind == "on" else "tasks", {}).items():
-            if "accuracy" in place(found):
-                parts = [
-                    place(summary["tests" if kind == "on" else "tasks"][name])["accuracy"] for summary in summaries
-                ]
-                row[f"{kind}_{name}"] = spread(parts)
+    for kind, key in (("on", "tests"), ("task", "tasks")):
+        for name in summaries[0].get(key, {}):
+            found = [judged_part(summary[key][name]) for summary in summaries]
+            if "accuracy" in found[0]:
+                row[f"{kind}_{name}"] = spread([part["accuracy"] for part in found])
     return row
+
+
+def judged_part(found: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a task of [tasks] or of a section of [tests], on the part that it is judged on."""
+    return found[found.get("judged", "validation")]
 
 
 def spread(values: list[float]) -> dict[str, Any]:

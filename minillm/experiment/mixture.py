@@ -113,6 +113,15 @@ def part_setup(setup: Setup, experiment: Experiment, name: str) -> Setup:
     return setup._replace(model=model, eval_step=eval_step)
 
 
+def as_task(setup: Setup, experiment: Experiment, name: str) -> tuple[Experiment, Setup]:
+    """(experiment, setup) of one task of a run, "main" its own. Raises: UserError where the run has no such task."""
+    names = [MAIN, *active(experiment)]
+    if name not in names:
+        mend = f"its tasks are {', '.join(names)}" if len(names) > 1 else "it has learned a single task: leave it out"
+        raise UserError(f"the run has no task {name!r}", "--task", mend)
+    return (experiment, setup) if name == MAIN else (part(experiment, name), part_setup(setup, experiment, name))
+
+
 def judge_tasks(job: Run, weights: tuple) -> dict[str, Any]:
     """{"tasks": task -> what it is judged by, beside its baselines} of every task but the run's own.
 

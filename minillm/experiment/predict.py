@@ -13,7 +13,7 @@ from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
 from minillm.experiment import adapters, judging, supervised, translate
 from minillm.experiment import folder as folders
-from minillm.experiment.reopen import Opened, open_run
+from minillm.experiment.reopen import Opened, as_task, open_run
 from minillm.experiment.results import refuse_surrogates
 from minillm.sections.data import has_answers
 from minillm.sections.experiment import IMAGES, LABELLED
@@ -22,15 +22,23 @@ ROWS = 64  # of them per pass at most
 
 
 def predict(
-    root: Path, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: Path | None = None
+    root: Path,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    adapter: Path | None = None,
+    task: str | None = None,
 ) -> list[dict[str, Any]]:
     """A row per text: its label with probabilities, its labels, its number, its entities, the answer to it that its pair
     has, or what is written for it; and whether it was cut.
 
-    `adapter`: a saved one in place of the run's own (see `experiment/adapters.py`).
+    `adapter`: a saved one in place of the run's own (see `experiment/adapters.py`). `task`: whose head answers, of a run
+    with [tasks]; None: its own.
     Raises: UserError where the run has not learned from labelled texts, or where there is nothing to read.
     """
+    if task is not None and adapter is not None:
+        raise UserError("a saved adapter answers for one task", "--task", "leave out --task or --adapter")
     opened, trainable, frozen = adapters.weights(open_run(root), adapter)
+    opened = as_task(opened, task)
     experiment = opened.experiment
     if experiment.objective.name == "sequence_to_sequence" and pairs is None:
         return translate.describe(opened, trainable, frozen, texts)
@@ -85,7 +93,8 @@ def as_documents(opened: Opened, texts: Sequence[str], pairs: Sequence[str] | No
 
 def reads_words(opened: Opened) -> bool:
     """Whether the run learned from tagged words, not characters."""
-    return folders.read_json(opened.folder.cleaning).get("units") == "words"
+    about = folders.read_json(opened.folder.cleaning)
+    return about.get("tasks", {}).get(opened.task, about).get("units") == "words"
 
 
 def answer(opened: Opened, trainable, frozen, documents: Sequence[Document], data: rows.RowDataset) -> Any:

@@ -30,7 +30,7 @@ def probe(root: Path) -> dict[str, float]:
     "trained": features of the run; "untrained": of the same model before its first step; "counts": the logarithms of
     how often each token occurs in the same tokens; "majority": always the most frequent label.
     """
-    folder, experiment, tokenizer, setup = open_run(root)
+    folder, experiment, tokenizer, setup, _ = open_run(root)
     if tokenizer is None:
         raise UserError("a probe needs documents with labels", str(root), "use a run on text")
     splits = split_documents(experiment)[0]

@@ -16,7 +16,7 @@ from minillm.sections.tasks import ContinualConfig
 from minillm.training.adversarial import adversarial, perturbable
 from minillm.training.step import make_gradient
 from minillm.tuning.contract import Tuning
-from minillm.tuning.elastic import anchored, elastic
+from minillm.tuning.elastic import ANCHOR, anchored, elastic
 
 
 def recipe_gradient(
@@ -25,7 +25,7 @@ def recipe_gradient(
     """The gradient that the config asks for, of one shard. A recipe of strength 0 is left out: the bits are the plain run's."""
     if (section := _held(experiment, "distill")) is not None:
         old = lambda frozen, batch: head_scores(
-            tuning.wrap(model), tuning.attach(frozen["anchor"], frozen), batch, None, "classify"
+            tuning.wrap(model), tuning.attach(frozen[ANCHOR], frozen), batch, None, "classify"
         )
         return with_old_scores(make_gradient(objective, model, tuning, coefficients), old)
     section = experiment.adversarial

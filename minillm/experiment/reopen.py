@@ -15,6 +15,7 @@ from minillm.experiment.data import Data, vocabulary_size
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup, with_own_kernel
+from minillm.experiment.tasks import MAIN
 from minillm.sections.experiment import IMAGES, LABELLED, NEEDS, SYNTHETIC
 
 
@@ -25,6 +26,7 @@ class Opened(NamedTuple):
     experiment: configs.Experiment
     tokenizer: tokenizer.Tokenizer | None
     setup: Setup
+    task: str = MAIN  # the one of [tasks] that experiment and setup are of
 
 
 def open_run(root: Path) -> Opened:
@@ -55,12 +57,20 @@ def read_data(opened: Opened) -> Data:
     return data
 
 
+def as_task(opened: Opened, task: str | None) -> Opened:
+    """The run as one of its [tasks] sees it; None: as it is. Raises: UserError where it has no such task."""
+    if task is None:
+        return opened
+    experiment, setup = mixture.as_task(opened.setup, opened.experiment, task)
+    return opened._replace(experiment=experiment, setup=setup, task=task)
+
+
 def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     """Continuations of prompts, or prompts with their gaps filled in.
 
     Raises: UserError where the prompt does not fit or the run has no tokenizer.
     """
-    folder, experiment, pieces, setup = open_run(root)
+    folder, experiment, pieces, setup, _ = open_run(root)
     if pieces is None:
         raise UserError(f"{experiment.data.source} has no text to sample", str(root), "use `minillm eval`")
     if experiment.objective.name in LABELLED:
@@ -80,14 +90,21 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
     return results.draw_samples(setup, params, pieces, settings)
 
 
-def evaluate(root: Path, split: str, attacked: configs.AttackConfig | None = None) -> dict[str, Any]:
-    """Metrics of the newest checkpoint on a split; the accuracy that is left under attacks, beside the baselines'."""
+def evaluate(
+    root: Path, split: str, attacked: configs.AttackConfig | None = None, task: str | None = None
+) -> dict[str, Any]:
+    """Metrics of the newest checkpoint on a split; the accuracy that is left under attacks, beside the baselines'.
+
+    Of a run with [tasks] these are the metrics of its own task, or of `task`.
+    """
     if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
-    folder, experiment, _, setup = opened = open_run(root)
+    opened = open_run(root)
+    folder, experiment, _, setup, _ = as_task(opened, task)
     data = read_data(opened)
+    data = data if task in (None, MAIN) else data.tasks[task]
     step = judged_step(folder)
-    state, frozen, _ = restore(folder, setup, step)
+    state, frozen, _ = restore(folder, opened.setup, step)
     found = results.evaluate(setup, experiment, state.trainable, frozen, data.evaluation(split))
     held_out = results.held_out(found, experiment, data, split)
     if data.documents:

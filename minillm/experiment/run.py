@@ -73,7 +73,8 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             _describe(job)
             forks.begin(job)
             base = bases.read(experiment, root, job.setup.specs)
-            base = continual.with_fisher(experiment, job.setup, data.tokenizer, base)
+            saved = None if checkpoint.latest(folder.checkpoints) is None else folder.frozen
+            base = continual.with_fisher(experiment, job.setup, data.tokenizer, base, saved)
             if writes:
                 _write_manifest(job, base.about)
                 hosts.wait("the first process has prepared the folder")

@@ -31,9 +31,12 @@ def write_report(path: Path, run: Mapping[str, Any]) -> None:
     labels evaluation (what evaluation.json holds) and class_figure (a PNG's path), of a branch fork (as in manifest.json, with
     `held_out`: step -> losses of trunk and branch) and fork_figure.
     """
+    summary = run.get("summary") or {}
     sections = [
-        _results(run.get("summary") or {}),
+        _results(summary),
         class_tables(run["evaluation"]) if run.get("evaluation") else "",
+        _others(summary, "tasks", "Tasks beside it", "Each has a head of its own in this model."),
+        _others(summary, "tests", "Other texts", "This model and baselines that have read its training texts alone."),
         _figure(run.get("class_figure"), "Classes in a figure", "confusion matrix, reliability and F1 of each class"),
         _figure(run.get("figure"), "Learning curve", "loss against steps"),
         _fork(run["fork"]) if run.get("fork") else "",
@@ -51,6 +54,28 @@ def write_report(path: Path, run: Mapping[str, Any]) -> None:
 
 
 def _results(summary: Mapping[str, Any]) -> str:
+    table = _table(summary)
+    if not table:
+        return ""
+    facts = f"{summary.get('parameters', 0):,} parameters, {summary.get('steps', 0):,} steps, "
+    facts += f"{summary.get('training_seconds', 0):.0f} s of training. The best is on top."
+    if bad := len(summary.get("bad_steps", ())):
+        facts += f" Bad steps that were skipped or gone back from, as summary.json lists them: {bad}."
+    return f"<h2>Held-out data</h2>{table}<p>{facts}</p>"
+
+
+def _others(summary: Mapping[str, Any], key: str, title: str, words: str) -> str:
+    """What the run is judged by on its [tasks] or [tests], a table each."""
+    tables = ""
+    for name, found in (summary.get(key) or {}).items():
+        part = found.get("judged", "validation")
+        size = f", {found['texts']:,} texts" if "texts" in found else ""
+        tables += f"<h3>{html.escape(name)} <small>({part} part{size})</small></h3>{_table(found)}"
+    return f"<h2>{title}</h2><p>{words}</p>{tables}" if tables else ""
+
+
+def _table(summary: Mapping[str, Any]) -> str:
+    """The model and its baselines, the best on top; empty where nothing compares them."""
     rows, columns = choose(summary)
     if not rows:
         return ""
@@ -62,12 +87,8 @@ def _results(summary: Mapping[str, Any]) -> str:
         bar = f"<div class='bar' style='width:{100 * row.get(key, 0.0) / largest:.1f}%'></div>"
         numbers = "".join(_number(row.get(k), form) for k, (_, form) in columns.items())
         cells += f"<tr{kind}><td>{html.escape(name)}</td>{numbers}<td style='width:35%'>{bar}</td></tr>"
-    facts = f"{summary.get('parameters', 0):,} parameters, {summary.get('steps', 0):,} steps, "
-    facts += f"{summary.get('training_seconds', 0):.0f} s of training. The best is on top."
-    if bad := len(summary.get("bad_steps", ())):
-        facts += f" Bad steps that were skipped or gone back from, as summary.json lists them: {bad}."
     titles = "".join(f"<th class=number>{title}</th>" for title, _ in columns.values())
-    return f"<h2>Held-out data</h2><table><tr><th></th>{titles}<th></th></tr>{cells}</table><p>{facts}</p>"
+    return f"<table><tr><th></th>{titles}<th></th></tr>{cells}</table>"
 
 
 def _figure(figure: Any, title: str, words: str) -> str:

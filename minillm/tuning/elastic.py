@@ -16,18 +16,24 @@ from minillm.params import Params
 from minillm.tuning.contract import Tuning
 
 FISHER = "fisher"  # beside a base's parameters: what `elastic` finds there
+MODEL, ANCHOR = "model", "anchor"  # parts of what these methods freeze
 
 
 def anchored(tuning: Tuning) -> Tuning:
-    """The method with the trainable parameters as they began under frozen["anchor"], its own frozen ones under "model"."""
+    """The method with the trainable parameters as they began under ANCHOR, its own frozen ones under MODEL."""
 
     def init(params, key):
         trainable, frozen, extra = tuning.init({name: part for name, part in params.items() if name != FISHER}, key)
-        return trainable, {"model": frozen, "anchor": jax.tree.map(jnp.copy, trainable)}, extra
+        return trainable, {MODEL: frozen, ANCHOR: jax.tree.map(jnp.copy, trainable)}, extra
 
-    penalty = tuning.penalty and (lambda trainable, frozen: tuning.penalty(trainable, frozen["model"]))
-    attach = lambda trainable, frozen: tuning.attach(trainable, frozen["model"])
+    penalty = tuning.penalty and (lambda trainable, frozen: tuning.penalty(trainable, frozen[MODEL]))
+    attach = lambda trainable, frozen: tuning.attach(trainable, frozen[MODEL])
     return tuning._replace(init=init, attach=attach, penalty=penalty)
+
+
+def without_anchor(frozen: Params) -> Params:
+    """What the method itself has frozen: the base that a saved adapter is put on."""
+    return frozen[MODEL] if ANCHOR in frozen else frozen
 
 
 def elastic(tuning: Tuning, strength: float) -> Tuning:
@@ -41,7 +47,7 @@ def elastic(tuning: Tuning, strength: float) -> Tuning:
 
     def penalty(trainable, frozen):
         own = 0.0 if held.penalty is None else held.penalty(trainable, frozen)
-        return own + 0.5 * strength * weighted_distance(trainable, frozen["anchor"], frozen[FISHER])
+        return own + 0.5 * strength * weighted_distance(trainable, frozen[ANCHOR], frozen[FISHER])
 
     return held._replace(init=init, penalty=penalty)
 

@@ -126,3 +126,21 @@ def test_the_report_holds_both_and_escapes_names(tmp_path):
     assert "base64,iVBOR" in page
     value, (low, high) = (evaluation[MODEL][key]["macro_f1"] for key in ("metrics", "intervals"))
     assert f"{value:.3f}<br><small>{low:.3f} to {high:.3f}" in page
+
+
+def test_the_report_has_a_table_for_every_task_and_other_text(tmp_path):
+    row = lambda f1, accuracy: {"macro_f1": f1, "accuracy": accuracy}
+    summary = {
+        "tasks": {"<topics>": {"judged": "test", "test": row(0.7, 0.72), "baselines": {"TF-IDF": row(0.6, 0.625)}},
+                  "text": {"validation": {"nll": 3.25}, "baselines": {"unigram": {"nll": 4.5}}}},
+        "tests": {"hotels": {"judged": "validation", "validation": row(0.25, 0.258), "texts": 1200, "baselines": {}}},
+    }  # fmt: skip
+    write_report(tmp_path / "report.html", {"title": "t", "summary": summary})
+    page = (tmp_path / "report.html").read_text(encoding="utf8")
+    assert "<h3>&lt;topics&gt; <small>(test part)</small></h3>" in page
+    assert "<h3>hotels <small>(validation part, 1,200 texts)</small></h3>" in page
+    for number in ("72.0%", "62.5%", "3.250", "4.500", "25.8%"):
+        assert f"<td class='number'>{number}</td>" in page
+    assert page.index("this model</td>") < page.index("TF-IDF</td>")  # the best on top
+    write_report(tmp_path / "plain.html", {"title": "t", "summary": {}})
+    assert "Other texts" not in (tmp_path / "plain.html").read_text(encoding="utf8")

@@ -23,15 +23,27 @@ def test_measures_of_a_matrix_by_hand():
 
 
 def test_a_labs_rows_become_a_matrix_per_seed():
-    rows = [{"member": "a", "on_x": {"values": [0.9, 0.8]}, "on_y": {"values": [0.5, 0.5]}},
-            {"member": "b", "on_x": {"values": [0.6, 0.8]}, "on_y": {"values": [0.7, 0.9]}}]  # fmt: skip
+    rows = [{"member": "a", "own_test": "x", "on_y": {"values": [0.5, 0.5]}, "on_x": {"values": [0.9, 0.8]}},
+            {"member": "b", "own_test": "y", "on_y": {"values": [0.7, 0.9]}, "on_x": {"values": [0.6, 0.8]}},
+            {"member": "c", "own_test": None}, {"member": "d", "own_test": "x"},
+            {"member": "new", "own_test": "x", "on_x": {"values": [0.4, 0.6]}, "on_y": {"values": [0.6, 0.4]}}]  # fmt: skip
     found = transfer.of_rows(["a", "b"], rows)
-    assert found["tasks"] == ["x", "y"]
+    assert found["tasks"] == ["x", "y"]  # by their own data, whatever the order of the tests
     np.testing.assert_allclose(found["matrix"], [[0.85, 0.5], [0.7, 0.8]])
     np.testing.assert_allclose(found["forgetting"]["values"], [0.3, 0.0], atol=1e-12)
-    assert transfer.of_rows(["a", "c"], rows) is None
-    with pytest.raises(UserError, match="2 tests"):
-        transfer.of_rows(["a"], rows)
+    assert "forward_transfer" not in found
+    found = transfer.of_rows(["a", "b"], rows, untrained="new")
+    np.testing.assert_allclose(found["forward_transfer"]["values"], [-0.1, 0.1], atol=1e-12)
+    assert transfer.of_rows(["a", "b"], rows, apart=True)["forgetting"]["values"] == [0.0, 0.0]
+    assert transfer.of_rows(["a", "z"], rows) is None
+    assert transfer.of_rows(["a", "b"], rows, untrained="z") is None
+    for wrong, words in (
+        (["a"], "1 members"),
+        (["a", "c"], "data of c"),
+        (["a", "d"], "2 members in the sequence and 1"),
+    ):
+        with pytest.raises(UserError, match=words):
+            transfer.of_rows(wrong, rows)
 
 
 def test_statistics_equal_their_references_and_are_nothing_where_nothing_has_changed():
