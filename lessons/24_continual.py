@@ -53,8 +53,12 @@ from minillm.tuning import elastic
 from minillm.tuning.freeze import full
 
 numbers = {"share by hand, T = 2": mixing.proportions([900, 100], 2.0)[0]}
-two_classes = lambda w, x: jax.nn.log_sigmoid(w * x * jnp.array([1.0, -1.0]))  # log p, log (1 - p)
-numbers["Fisher by hand"] = float(elastic.fisher_information(two_classes, jnp.zeros(()), jnp.array([2.0])))
+sigmoid_fisher = elastic.fisher_information(
+    lambda w, row: jnp.array([jax.nn.log_sigmoid(w * row), jax.nn.log_sigmoid(-w * row)]),
+    jnp.zeros(()),
+    jnp.array([2.0]),
+)
+numbers["Fisher by hand"] = float(sigmoid_fisher)
 
 
 def naive_fisher(kernel, features):
@@ -62,7 +66,8 @@ def naive_fisher(kernel, features):
     total = np.zeros_like(kernel)
     for x in features:
         p = np.exp(x @ kernel) / np.exp(x @ kernel).sum()
-        total += sum(p[y] * np.outer(x, np.eye(len(p))[y] - p) ** 2 for y in range(len(p)))
+        for y in range(len(p)):
+            total += p[y] * np.outer(x, np.eye(len(p))[y] - p) ** 2
     return total / len(features)
 
 
@@ -102,17 +107,18 @@ def make_rows(documents) -> rows.RowDataset:
 
 train = {task: make_rows(documents[400:]) for task, documents in chosen.items()}
 test = {task: make_rows(documents[:400]) for task, documents in chosen.items()}
-SIZES = {"layers": 1, "width": 48, "heads": 4, "init_scale": 0.1, "dropout": 0.0}
-CONFIG = bert.Config(len(CODE) + 3, LENGTH, tasks=("classify",), **SIZES)
+SIZES = {"layers": 1, "width": 48, "heads": 4, "init_scale": 0.1}
+CONFIG = bert.Config(len(CODE) + 3, LENGTH, tasks=("classify",), dropout=0.0, **SIZES)
 MODEL, TABLE = bind(bert, CONFIG), bert.param_specs(CONFIG)
 say = lambda weights, batch: head_scores(MODEL, weights, batch, None, "classify")
 log_p = lambda weights, row: jax.nn.log_softmax(say(weights, {name: leaf[None] for name, leaf in row.items()})[0])
-join = lambda parts: jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)  # several data sets as one
 whole = lambda dataset: next(rows.row_evaluation_batches(dataset, len(dataset.tokens)))
 asked, fisher = jax.jit(say), jax.jit(lambda weights, batch: elastic.fisher_information(log_p, weights, batch))
 plain, held, anchored = full(), elastic.elastic(full(), strength=300.0), elastic.anchored(full())
-softened = make_gradient(distilled(classify, 2.0), MODEL, anchored, {"distill": 2.0})
-old_answers = with_old_scores(softened, lambda frozen, batch: say(frozen["anchor"], batch))
+old_answers = with_old_scores(
+    make_gradient(distilled(classify, 2.0), MODEL, anchored, {"distill": 2.0}),
+    lambda frozen, batch: say(frozen["anchor"], batch),
+)
 GRADIENTS = {"plain": (plain, make_gradient(classify, MODEL, plain, {}), {}),
              "EWC": (held, make_gradient(classify, MODEL, held, {}), {}),
              "LwF": (anchored, old_answers, {"distill": 2.0})}  # fmt: skip
@@ -130,16 +136,24 @@ def learn(name: str, weights: dict, batch_at, seed: int, steps: int = STEPS) -> 
     return state.trainable
 
 
+def join(parts: list) -> rows.RowDataset:
+    """Several data sets as one."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
 def batches(new: rows.RowDataset, seed: int, old: rows.RowDataset | None = None, share: float = 0.0):
     """step -> a batch of which an exact share is old."""
     part, read = round(share * mixing.WHOLE), lambda data: lambda step: rows.row_batch_at(data, seed, step, BATCH)
 
     def batch_at(step: int) -> dict:
         first, after = mixing.row_span(part, BATCH, step)  # of the old rows; the others are new
-        spans = ((new, (step * BATCH - first, (step + 1) * BATCH - after)), (old, (first, after)))
-        parts = [(read(data), BATCH, span, span[1] - span[0]) for data, span in spans if span[1] > span[0]]
-        made = [mixing.mixed_rows(*part) for part in parts]
-        return {name: np.concatenate([rows[name] for rows in made]) for name in made[0]} | {"index": np.arange(BATCH)}
+        made = mixing.mixed_rows(
+            read(new), BATCH, (step * BATCH - first, (step + 1) * BATCH - after), BATCH - after + first
+        )
+        if old is not None:
+            more = mixing.mixed_rows(read(old), BATCH, (first, after), after - first)
+            made = {name: np.concatenate([made[name], more[name]]) for name in made}
+        return made | {"index": np.arange(BATCH)}
 
     return batch_at
 
@@ -154,11 +168,13 @@ def sequence(method: str, first: dict, seed: int) -> np.ndarray:
     """R [tasks, tasks]: after each domain, tested on each."""
     weights, found = first, [accuracies(first)]
     for number, task in enumerate(TASKS[1:], start=1):
+        begin, batch_at = weights, batches(train[task], seed)
         past = [jax.tree.map(lambda leaf: leaf[:256], train[old]) for old in TASKS[:number]]
-        begin, batch_at = weights, batches(train[task], seed, join(past), 0.25 if method == "replay" else 0.0)
         if method == "EWC":
             terms = [fisher(weights, whole(old)) for old in past]
             begin = weights | {elastic.FISHER: jax.tree.map(lambda *leaves: sum(leaves), *terms)}
+        if method == "replay":
+            batch_at = batches(train[task], seed, join(past), share=0.25)
         weights = learn("plain" if method == "replay" else method, begin, batch_at, seed)
         found.append(accuracies(weights))
     return np.array(found)
@@ -171,9 +187,10 @@ matrices = {method: [sequence(method, first[seed], seed) for seed in SEEDS] for 
 together = [learn("plain", born(s), batches(join([*train.values()]), s), s) for s in SEEDS]
 results = {method: transfer.over_matrices(found, TASKS) for method, found in matrices.items()}
 for method, found in results.items():
-    means = {"forgetting": found["forgetting"]["mean"], "average": found["average_accuracy"]["mean"],
-             "books after hotels": found["matrix"][1][0], "laptops at the end": found["matrix"][2][2]}  # fmt: skip
-    numbers |= {f"{method}, {name}": value for name, value in means.items()}
+    numbers[f"{method}, forgetting"] = found["forgetting"]["mean"]
+    numbers[f"{method}, average"] = found["average_accuracy"]["mean"]
+    numbers[f"{method}, books after hotels"] = found["matrix"][1][0]
+    numbers[f"{method}, laptops at the end"] = found["matrix"][2][2]
 numbers["books after books"] = results["plain"]["matrix"][0][0]
 numbers["all at once, average"] = np.mean([accuracies(weights) for weights in together])
 forgotten = {method: found["forgetting"]["values"] for method, found in results.items()}
@@ -218,8 +235,8 @@ for axis, (method, found) in zip(axes, results.items(), strict=False):
     for (row, column), value in np.ndenumerate(np.array(found["matrix"])):
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.65 else "black")
     title = f"{method}: forgets {found['forgetting']['mean']:.2f}"
-    moments = [f"after {task}" for task in TASKS] if method == "plain" else [""] * 3
-    axis.set(xticks=range(3), yticks=range(3), xticklabels=TASKS, yticklabels=moments, title=title)
+    axis.set(xticks=range(3), yticks=range(3), xticklabels=TASKS, title=title)
+    axis.set_yticklabels([f"after {task}" for task in TASKS] if method == "plain" else [""] * 3)
 for name, (threshold, now) in alarms.items():
     axes[4].plot(range(1, 21), np.array(now) / threshold, "o-", markersize=3, label=name)
 axes[4].axhline(1.0, color="black", linestyle="--")

@@ -19,7 +19,7 @@ PSEUDO = "pseudo/"  # what the names of such rows in a batch begin with
 def with_pseudo_labels(objective: Objective) -> Objective:
     """An objective -> the same with the sum "pseudo" over the rows "pseudo/..." of the batch.
 
-    Their labels are classes [rows] or probabilities [rows, classes].
+    Their labels are classes [rows] or probabilities [rows, classes], which label smoothing leaves as they are.
     """
 
     def taught(model: Model, params, batch: Batch, key=None, extra=None) -> Sums:

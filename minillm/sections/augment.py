@@ -15,7 +15,10 @@ RATES = ("swap", "delete", "synonyms", "paraphrase")
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training texts are reworded whenever they come up; see `data/augment.py`. All rates 0: not at all."""
+    """How training texts are reworded whenever they come up; see `data/augment.py`. All rates 0: not at all.
+
+    What is replayed ([continual]) and the rows of [tasks] are read as they are.
+    """
 
     __pydantic_config__ = STRICT
 
