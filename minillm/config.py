@@ -36,6 +36,7 @@ from minillm.sections.experiment import (
     tasks_of,
 )
 from minillm.sections.few import AnnotationConfig, ConsistencyConfig, ContrastiveConfig, PseudoConfig
+from minillm.sections.invariance import InvarianceConfig
 from minillm.sections.mismatch import refuse_mismatch as refuse_mismatch
 from minillm.sections.pairs import PairsConfig
 from minillm.sections.prompt import PromptConfig
@@ -76,6 +77,7 @@ class Experiment:
     pseudo: PseudoConfig | None = None
     consistency: ConsistencyConfig | None = None
     contrastive: ContrastiveConfig | None = None
+    invariance: InvarianceConfig | None = None
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
     tasks: dict[str, TaskConfig] | None = None  # learned beside the run's own; see `experiment/mixture.py`
     mixing: MixingConfig | None = None

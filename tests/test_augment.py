@@ -53,6 +53,27 @@ def test_synonyms_are_of_the_longest_words_and_of_nothing_else():
     assert augment.replace_words("质 量", 1.0, THESAURUS, next(draws())) == "性 量"
 
 
+def test_synonyms_take_the_capitals_of_the_words_that_they_stand_for():
+    thesaurus = {"good": ("fine",), "IT": ("software",)}
+    say = lambda text: augment.replace_words(text, 1.0, thesaurus, next(draws()))
+    assert say("Good, GOOD or good iT?") == "Fine, FINE or fine iT?"
+    assert say("IT is it") == "software is it"
+
+
+def test_neighbours_are_the_same_in_blocks(monkeypatch):
+    vectors = np.random.default_rng(3).normal(size=(50, 8))
+    words = [str(number) for number in range(50)]
+    whole = augment.neighbours(words, vectors, 4)
+    monkeypatch.setattr(augment, "BLOCK", 7)
+    assert augment.neighbours(words, vectors, 4) == whole
+    unit = vectors - vectors.mean(0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    for row, word in enumerate(words):
+        best = [place for place in np.argsort(-unit @ unit[row]) if place != row][:4]
+        assert whole[word] == tuple(words[place] for place in best)
+    assert augment.neighbours(words[:1], vectors[:1]) == {"0": ()}
+
+
 def test_rates_are_shares():
     text = " ".join(f"w{number}" for number in range(200))
     words = [len(augment.parted(augment.delete(text, 0.25, generator))[0]) for generator in draws()]
@@ -140,6 +161,9 @@ def test_sections_that_make_no_sense_are_refused_by_their_keys(file):
         ("augment={ synonyms = 0.1, thesaurus = 'base' }", "no base to find", "augment.thesaurus"),
         ("attack={ synonyms = 0.1, thesaurus = 'base' }", "no base to find", "attack.thesaurus"),
         ("attack.tries=0", "at least 1", "attack"),
+        ("attack.strength=0.0", "nothing is attacked", "attack"),
+        ("attack={ swap = 0.1, thesaurus = 'cilin' }", "says nothing without synonyms", "attack"),
+        ("augment={ swap = 0.1, thesaurus = 'cilin' }", "says nothing without synonyms", "augment"),
     ):
         with pytest.raises(UserError, match=message) as error:
             bases.load(file, [setting])

@@ -1,12 +1,23 @@
 """Penalties over domains, and features beside words."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from minillm.data.document import Document
 from minillm.evaluation import linear_rule, textual
+from minillm.experiment import judging
+from minillm.experiment.lab_rows import worst_held_out
+from minillm.models.contract import Model, Output
 from minillm.objectives import invariance
+from minillm.objectives.contract import interacts
+from minillm.objectives.supervised import classify
+from minillm.training.step import accumulate, make_gradient
+from minillm.tuning import full
 
 RANDOM = np.random.default_rng(0)
 SCORES = jnp.asarray(RANDOM.normal(size=(30, 3)), jnp.float32)
@@ -58,3 +69,96 @@ def test_a_rule_of_several_domains_leans_less_on_what_only_goes_with_the_label_t
     assert ((features @ plain > 0) == expected.argmax(1)).all()
     with pytest.raises(ValueError, match="0 from 1"):
         linear_rule.fit_rule(features, labels + 1, domains)
+
+
+def plain_model():
+    """Scores are the features times a matrix."""
+    head = lambda params, hidden, keys=None: hidden[:, 0] @ params["kernel"]
+    apply = lambda params, batch, key=None, **_: Output(batch["features"][:, None])
+    return Model(lambda params, batch: batch["features"], apply, None, {"classify": head})
+
+
+MODEL = plain_model()
+PARAMS = {"kernel": jnp.asarray(RANDOM.normal(size=(4, 3)), jnp.float32)}
+ROWS = {"features": RANDOM.normal(size=(32, 4)), "labels": RANDOM.integers(0, 3, 32), "index": np.arange(32),
+        "domains": RANDOM.integers(0, 2, 32), "weights": (np.arange(32) < 27) * 1.0}  # fmt: skip
+BATCH = {name: jnp.asarray(leaf, jnp.float32 if leaf.dtype == float else jnp.int32) for name, leaf in ROWS.items()}
+NAMES = ("here", "there")
+
+
+def test_the_estimate_is_the_mean_over_pairs_and_right_on_average():
+    own = invariance.own_rows(BATCH, NAMES)
+    scores = BATCH["features"] @ PARAMS["kernel"]
+    slopes, expected = np.asarray(invariance.scale_slopes(scores, BATCH["labels"])), 0.0
+    for domain in range(2):
+        rows = np.flatnonzero(np.asarray(own)[:, domain])
+        expected += np.mean([slopes[a] * slopes[b] for a, b in itertools.permutations(rows, 2)])
+    assert float(invariance.irm_estimate(scores, BATCH["labels"], own)) == pytest.approx(expected, rel=1e-4)
+    alone = jnp.zeros((32, 2)).at[3, 1].set(1.0)
+    assert float(invariance.irm_estimate(scores, BATCH["labels"], alone)) == 0.0
+    # over all samples of two rows of a domain of four: the whole domain's pairs; the square of the mean is larger
+    pairs = list(itertools.combinations(range(4), 2))
+    part = [invariance.irm_estimate(scores, BATCH["labels"], jnp.zeros((32, 1)).at[list(p), 0].set(1.0)) for p in pairs]
+    whole = invariance.irm_estimate(scores, BATCH["labels"], jnp.zeros((32, 1)).at[:4, 0].set(1.0))
+    assert float(np.mean(part)) == pytest.approx(float(whole), rel=1e-4)
+    squares = [slopes[list(p)].mean() ** 2 for p in pairs]
+    assert np.mean(squares) > float(whole) + 1e-3
+
+
+def test_irm_adds_its_penalty_and_counts_it_once_while_it_warms_up():
+    irm = lambda count, **more: invariance.classify_irm(
+        MODEL, PARAMS, BATCH, None, {invariance.MEMORY: jnp.asarray(count)}, domains=NAMES, **more
+    )
+    expected = classify(MODEL, PARAMS, BATCH)
+    found = {count: irm(count, strength=50.0, warmup=5) for count in (4, 5)}
+    penalty = float(found[4].metrics["irm"][0])
+    assert float(found[4].sums["irm"]) == pytest.approx(penalty)
+    assert float(found[5].sums["irm"]) == pytest.approx(50.0 * penalty)
+    assert float(irm(0, strength=0.5, warmup=5).sums["irm"]) == pytest.approx(0.5 * penalty)
+    assert float(found[4].sums["loss"]) == float(expected.sums["loss"])
+    assert interacts(functools.partial(invariance.classify_irm, domains=NAMES))
+    with pytest.raises(ValueError, match="interact"):
+        accumulate(make_gradient(functools.partial(invariance.classify_irm, domains=NAMES), MODEL, full(), {}), 2)
+
+
+def test_group_dro_weighs_domains_by_what_it_remembers_in_any_parts():
+    objective = functools.partial(invariance.classify_dro, domains=NAMES)
+    extra = {invariance.MEMORY: jnp.asarray([0.25, 0.75])}
+    gradient = make_gradient(objective, MODEL, full(), {})
+
+    def loss(params):
+        rows = slice(0, 27)
+        risks = invariance.domain_risks(
+            (BATCH["features"] @ params["kernel"])[rows], BATCH["labels"][rows], BATCH["domains"][rows], 2
+        )
+        return extra[invariance.MEMORY] @ risks, risks
+
+    expected, risks = jax.grad(loss, has_aux=True)(PARAMS)
+    for shards in (1, 4):
+        found, sums = accumulate(gradient, shards)(PARAMS, {}, extra, BATCH, None)
+        np.testing.assert_allclose(found["kernel"], expected["kernel"], rtol=1e-4, atol=1e-6)
+        for name, risk, weight in zip(NAMES, risks, (0.25, 0.75), strict=True):
+            means = {key: float(a / b) for key, (a, b) in sums.metrics.items()}
+            assert means[f"risk_{name}"] == pytest.approx(float(risk), rel=1e-5)
+            assert means[f"weight_{name}"] == pytest.approx(weight)
+        assert means["nll"] == pytest.approx(float(classify(MODEL, PARAMS, BATCH).sums["loss"]) / 27, rel=1e-5)
+
+
+def test_the_worst_domain_is_the_least_accuracy_and_only_where_there_are_several():
+    documents = [Document(str(n), "x", domain="ab"[n % 2]) for n in range(6)]
+    right = np.array([True, False, True, True, False, False])
+    worst = judging.worst_domain(documents, right)
+    np.testing.assert_allclose(worst(np.array([[1.0] * 6, [1, 1, 1, 9, 1, 1]]))["accuracy_worst"], [1 / 3, 2 / 3])
+    assert judging.worst_domain(documents[::2], right[::2])(np.ones((1, 3))) == {}
+
+
+def test_the_worst_held_out_domain_is_found_seed_by_seed():
+    row = lambda task, method, values: {
+        "member": f"{task}-{method}", "task": task, "method": method, "held_out": [task],
+        "accuracy": {"values": values}}  # fmt: skip
+    rows = [row("a", "erm", [0.9, 0.5]), row("b", "erm", [0.7, 0.8]), row("a", "irm", [0.6, 0.6])]
+    found = worst_held_out(rows, {"a": {"counts": {"accuracy": 0.8}}, "b": {"counts": {"accuracy": 0.4}}})
+    assert found["erm"]["values"] == [0.7, 0.5]
+    assert found["counts"]["values"] == [0.4]
+    assert "irm" not in found  # it has not run on b
+    assert worst_held_out([{"member": "a", "accuracy": {"values": [1.0]}}], {}) == {}

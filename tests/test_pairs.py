@@ -46,6 +46,8 @@ msgstr ""
 
 
 def test_a_catalogue_gives_what_is_translated_checked_and_in_use():
+    keys = {"&File": "File", "Cu&t": "Cut", "O&pen": "Open", "文件(&F)": "文件", "R&D": "R&D", "a &lt; b": "a &lt; b"}
+    assert {text: catalogues.ACCELERATOR.sub("", text) for text in keys} == keys
     found = list(catalogues.parse_catalogue(CATALOGUE))
     assert found == [
         ("menu", "Open", "Open", "打开"),

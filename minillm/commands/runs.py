@@ -253,10 +253,10 @@ def adapter(
 def evaluate(
     run: RunPath,
     split: Annotated[str, typer.Option(help="validation or test")] = "validation",
-    attack: Annotated[
-        str, typer.Option(help="fgm or pgd (both are told), swap, delete, synonyms: how much accuracy is left?")
-    ] = "",
-    strength: Annotated[float, typer.Option(help="Norm of the change of fgm and pgd, rate of the others")] = 0.1,
+    attack: Annotated[str, typer.Option(help="fgm, pgd, swap, delete or synonyms: how much accuracy is left?")] = "",
+    strength: Annotated[
+        float | None, typer.Option(help="Norm of the change of fgm and pgd, rate of the others; default 0.1")
+    ] = None,
     thesaurus: Annotated[str | None, typer.Option(help="For synonyms: cilin, base, or a file")] = None,
     task: Annotated[str | None, typer.Option(help="One of the run's [tasks]; default its own")] = None,
     as_json: Json = False,
@@ -266,7 +266,11 @@ def evaluate(
     from minillm.experiment import display, reopen
     from minillm.sections.adversarial import chosen_attack
 
-    found = reopen.evaluate(run, split, chosen_attack(attack, strength, thesaurus) if attack else None, task)
+    for name, value in (("--strength", strength), ("--thesaurus", thesaurus)):
+        if value is not None and not attack:
+            raise UserError("there is no attack", name, "name one with --attack, or leave it out")
+    chosen = chosen_attack(attack, 0.1 if strength is None else strength, thesaurus) if attack else None
+    found = reopen.evaluate(run, split, chosen, task, attack or None)
     of = f"task {task} of {run}" if task else run
     output(found, as_json, lambda: display.table(f"{of} on {split}", found))
 

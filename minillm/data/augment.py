@@ -25,6 +25,7 @@ from minillm.errors import UserError
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 UNIT = re.compile(rf"[{HAN}]|(?:(?![{HAN}_])\w)+(?:['’](?:(?![{HAN}_])\w)+)*")
+BLOCK = 1024  # words whose cosines with all others are in memory at once
 STREAM = 7  # of the random numbers; those of the corruptions have others
 Table = Mapping[str, tuple[str, ...]]
 
@@ -93,15 +94,18 @@ def delete(text: str, rate: float, generator: np.random.Generator) -> str:
 def replace_words(text: str, rate: float, thesaurus: Table, generator: np.random.Generator) -> str:
     """Each word of the thesaurus becomes one of its synonyms with probability `rate`.
 
-    Chinese words are the longest that the thesaurus has, from left to right (forward maximum matching).
+    Chinese words are the longest that the thesaurus has, from left to right (forward maximum matching). What the thesaurus
+    has in small letters serves words with capitals too, and the synonym gets them.
     """
     units, gaps = parted(text)
     longest, place = max(map(len, thesaurus), default=0), 0
     while place < len(units):
         after = _word_end(units, gaps, place, thesaurus, longest)
         word = "".join(units[place:after])
-        if word in thesaurus and generator.random() < rate:
-            units[place:after] = [str(generator.choice(thesaurus[word])), *[""] * (after - place - 1)]
+        if (entry := _entry(word, thesaurus)) is not None and generator.random() < rate:
+            synonym = str(generator.choice(thesaurus[entry]))
+            synonym = synonym if entry == word else _capitals(word, synonym)
+            units[place:after] = [synonym, *[""] * (after - place - 1)]
         place = after
     return joined(units, gaps)
 
@@ -111,9 +115,21 @@ def _word_end(units: list[str], gaps: list[str], start: int, thesaurus: Table, l
     end = start + 1
     while end < len(units) and end - start < longest and not gaps[end]:
         end += 1
-    while end > start + 1 and "".join(units[start:end]) not in thesaurus:
+    while end > start + 1 and _entry("".join(units[start:end]), thesaurus) is None:
         end -= 1
     return end
+
+
+def _entry(word: str, thesaurus: Table) -> str | None:
+    """The word as the thesaurus has it: as it stands, else in small letters; None where it has neither."""
+    return next((form for form in (word, word.lower()) if form in thesaurus), None)
+
+
+def _capitals(word: str, synonym: str) -> str:
+    """The synonym with the capitals of the word that it stands for: GOOD -> FINE, Good -> Fine."""
+    if word.isupper() and len(word) > 1:
+        return synonym.upper()
+    return synonym[:1].upper() + synonym[1:] if word[:1].isupper() else synonym
 
 
 def neighbours(words: Sequence[str], vectors: Float[np.ndarray, "words model"], count: int = 5) -> dict:
@@ -121,12 +137,17 @@ def neighbours(words: Sequence[str], vectors: Float[np.ndarray, "words model"], 
 
     These are often opposites: "good" and "bad" stand in the same contexts too.
     """
-    vectors = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    vectors = (vectors - vectors.mean(0, dtype=np.float64)).astype(np.float32)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    nearness = vectors @ vectors.T
-    np.fill_diagonal(nearness, -np.inf)
-    best = np.argsort(-nearness, axis=1, kind="stable")[:, : min(count, len(words) - 1)]
-    return {word: tuple(words[place] for place in row) for word, row in zip(words, best, strict=True)}
+    count, found = min(count, len(words) - 1), []
+    for start in range(0, len(words), BLOCK):
+        farness = -vectors[start : start + BLOCK] @ vectors.T
+        own = np.arange(len(farness))
+        farness[own, start + own] = np.inf
+        best = np.sort(np.argpartition(farness, count - 1, axis=1)[:, :count], axis=1)
+        order = np.argsort(np.take_along_axis(farness, best, 1), axis=1, kind="stable")
+        found += np.take_along_axis(best, order, 1).tolist()
+    return {word: tuple(words[place] for place in row) for word, row in zip(words, found, strict=True)}
 
 
 def cilin() -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,8 @@ from minillm.data.packages import bbc_news
 Pairs = Iterable[tuple[str, str, str]]  # name, source, target
 
 KEY = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)\s+(".*")$')
-ACCELERATOR = re.compile(r"\s?\(&\w\)|&(?=\w)(?!\w+;)")  # "&File", "文件(&F)": a key of the keyboard, no word
+# "&File", "Cu&t", "文件(&F)": a key of the keyboard, no word; "R&D" is one
+ACCELERATOR = re.compile(r"\s?\(&\w\)|&(?=\w)(?!\w+;)(?!(?<=[A-Z]&)[A-Z])")
 TRANSLATED = {  # archive -> the folders or files of its Chinese and French catalogues
     "translation": ("zh_Hans/", "/fr/"),
     "translation-horizon": ("zh_Hans/", "/fr/"),

@@ -10,7 +10,8 @@ class Document(NamedTuple):
 
     label: one class, several classes, or a number; with `units` one BIO tag per unit. pair: a second sentence.
     With `start` the text is a question, the pair a passage and the label its answer, which begins there in the passage.
-    target: what is to be written for the text. group: documents of one group stay together in a split.
+    target: what is to be written for the text. group: documents of one group stay together in a split. domain: what kind of
+    text it is, or where it comes from.
     """
 
     name: str
@@ -21,3 +22,4 @@ class Document(NamedTuple):
     start: int | None = None  # a character of the pair
     target: str | None = None
     group: str | None = None
+    domain: str | None = None

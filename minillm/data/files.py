@@ -26,6 +26,7 @@ class Fields(NamedTuple):
     start: str | None = None  # where in the pair the label begins
     target: str | None = None  # what is to be written
     label_setting: str = "label_key"  # the key of [data] that names `label`
+    domain: str | None = None
 
 
 def _text_files(path: Path, fields: Fields) -> Iterator[Document]:
@@ -62,7 +63,8 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[Document]:
         label = None if fields.label is None else _json_label(row, fields.label, fields.label_setting, where)
         start = None if fields.start is None else _offset(_json_field(row, fields.start, "start_key", where), where)
         target = None if fields.target is None else _json_text(row, fields.target, "target_key", where)
-        yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target)
+        domain = None if fields.domain is None else _json_text(row, fields.domain, "domain_key", where)
+        yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target, domain=domain)
 
 
 def _offset(value: Any, where: str) -> int:
@@ -110,16 +112,18 @@ def _table(delimiter: str) -> Callable[[Path, Fields], Iterator[Document]]:
             "pair_key": fields.pair,
             "start_key": fields.start,
             "target_key": fields.target,
+            "domain_key": fields.domain,
         }
         columns = {setting: _column(header, key, setting, path) for setting, key in keys.items() if key is not None}
         for number, row in enumerate(body, start=2):
             if len(row) != len(header):
                 message = f"{len(row)} fields, the header has {len(header)}"
                 raise UserError(message, f"{path}, record {number}", "quote fields that contain the delimiter")
-            text, label, pair, start, target = (row[columns[key]] if key in columns else None for key in keys)
+            found = (row[columns[key]] if key in columns else None for key in keys)
+            text, label, pair, start, target, domain = found
             start = None if start is None else _offset(start, f"{path}, record {number}")
             label = None if label is None else label.strip()
-            yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target)
+            yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target, domain=domain)
 
     return read_table
 

@@ -102,16 +102,20 @@ DOMAINS = {  # of reviews, by words that stand in those of one domain
 }  # fmt: skip
 
 
+def domain_of(text: str) -> str | None:
+    """The domain of which a review has words, if of no other: a rule of ours, the source does not part them."""
+    found = [kind for kind, words in DOMAINS.items() if any(word in text for word in words)]
+    return found[0] if len(found) == 1 else None
+
+
 @functools.cache
 def _all_reviews() -> tuple[tuple[str, str], ...]:
     return tuple(reviews())  # 37 MB to unpack, and a run may read all domains
 
 
 def reviews_of(domain: str) -> Pairs:
-    """The reviews with a word of this domain and none of the others: a rule of ours, the source does not part them."""
-    for name, text in _all_reviews():
-        if [kind for kind, words in DOMAINS.items() if any(word in text for word in words)] == [domain]:
-            yield name, text
+    """The reviews of one domain."""
+    return ((name, text) for name, text in _all_reviews() if domain_of(text) == domain)
 
 
 def tweet_rows() -> list[dict[str, str]]:
@@ -190,4 +194,5 @@ LABELS = {  # source -> what ends the label in a document's name
     "intents-en": ":", "intents-zh": ":", "sms-spam": ":", "countries-relations": ":",
 }  # fmt: skip
 TAGGED = ("people-daily-ner-zh", "people-daily-events-zh")  # sources with a tag per unit
+PARTED = {"reviews-zh": domain_of}  # source -> the domain of a text, or None
 ANSWERS = ("countries-qa", "bbc-cloze")  # sources of questions whose answers stand in a passage

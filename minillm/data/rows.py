@@ -38,6 +38,8 @@ class RowDataset(NamedTuple):
     Of questions (`windows.py`): labels [rows, 2] int32, answerable [rows, length] bool, True at the class token and at tokens
     of the passage; places [rows, length, 2] int32, a token's characters in the passage; documents [rows] int32, whose row it is
 
+    domains [rows] int32: the place of each one's domain in data.domains, where objectives ask
+
     target_positions [rows, targets] int32, the tokens that a head reads, where it does not read all: of prompts [rows, 1],
     where each asks for a word, and words [rows, labels] int32, those of all classes
     """
@@ -55,6 +57,7 @@ class RowDataset(NamedTuple):
     documents: np.ndarray | None = None
     target_positions: np.ndarray | None = None
     words: np.ndarray | None = None
+    domains: np.ndarray | None = None
 
 
 def pattern_rows(
@@ -186,7 +189,7 @@ def blank_rows(rows: int, length: int, frame: Frame) -> tuple[np.ndarray, np.nda
 
 def _batch(dataset: RowDataset, rows: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     weights = real if dataset.tagged is None else dataset.tagged[rows] & real[:, None]
-    names = ("segments", "positions", "answerable", "places", "documents", "target_positions", "words")
+    names = ("segments", "positions", "answerable", "places", "documents", "target_positions", "words", "domains")
     sides = {name: getattr(dataset, name)[rows] for name in names if getattr(dataset, name) is not None}
     return sides | {
         "tokens": dataset.tokens[rows],

@@ -1,6 +1,7 @@
 """What replies are worth: how varied those are that a model writes, and how often it picks the right one of several.
 
-distinct-n    different n-grams / all n-grams of the replies together       Li et al. 2016a, section 5.3
+distinct-n    different n-grams / all n-grams of the replies together: a common variant of Li et al. 2016a, section 5.3, who
+              divide by the tokens
 recall at k   share of questions whose own reply is among the k best of all candidates   Lowe et al. 2015, section 5
 PMI           log p(reply | question) - log p(reply): not the reply that suits every question   Li et al. 2016a, section 3
 """

@@ -38,32 +38,35 @@ class Victim(NamedTuple):
 
 
 def measure(
-    victim: Victim, documents: Sequence[Document], texts: Sequence[str], baselines: Mapping[str, Callable]
-) -> dict[str, dict[str, dict[str, float]]]:
+    victim: Victim, documents: Sequence[Document], texts: Sequence[str], baselines: Mapping[str, Callable],
+    only: str | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
     """Attack -> who -> {"value", "low", "high"} of the accuracy that is left, 95 % by bootstrap; "" is the model itself.
 
     texts: of training, whose words may get synonyms from the base. baselines: name -> (texts, pairs) -> probabilities.
+    only: one attack's name; None: all that [attack] has.
     """
     section = victim.experiment.attack
     place = (victim.experiment, victim.root, victim.pieces, texts)
     thesaurus = augmenting.read_thesaurus(section.thesaurus, *place) if section.synonyms else {}
     found = {}
-    for method, right in under_attack(victim, documents, thesaurus, baselines).items():
+    for method, right in under_attack(victim, documents, thesaurus, baselines, only).items():
         metric = lambda weights, right=right: {who: weights @ hits / weights.sum(1) for who, hits in right.items()}
         found[method] = intervals.bootstrap(metric, len(documents))
     return found
 
 
 def under_attack(
-    victim: Victim, documents: Sequence[Document], thesaurus: augment.Table, baselines: Mapping[str, Callable]
-) -> dict[str, dict[str, np.ndarray]]:
+    victim: Victim, documents: Sequence[Document], thesaurus: augment.Table, baselines: Mapping[str, Callable],
+    only: str | None = None,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Attack -> who -> which documents are still answered rightly, [documents] bool."""
     section = victim.experiment.attack
     labels = supervised.label_array(victim.experiment, documents)
     found = {}
     if section.strength:
         batches = _batches(victim, documents)
-        for method in EMBEDDING:
+        for method in (name for name in EMBEDDING if only in (None, name)):
             scores = supervised.reader(victim.setup, _harmed(method, section.strength, section.steps))
             found[method] = {"": scores(*victim.weights, batches).argmax(1) == labels}
     score = supervised.scorer(victim.setup, victim.experiment)

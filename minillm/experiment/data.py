@@ -12,7 +12,7 @@ from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
 from minillm.errors import UserError
-from minillm.experiment import augmenting, examples, few, paired, supervised, teacher
+from minillm.experiment import augmenting, domains, examples, few, paired, supervised, teacher
 from minillm.experiment.annotation import annotate
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.labelled import split_labelled_documents
@@ -116,12 +116,14 @@ def _labelled(experiment: Experiment, pieces: Any, documents: dict, texts: dict,
     annotated = annotate(experiment, documents["train"], len(documents["validation"]))
     documents = documents | {"train": annotated.labelled}
     parts = {name: supervised.make_rows(experiment, pieces, part) for name, part in documents.items() if part}
+    parts["train"] = domains.marked(experiment, parts["train"], documents["train"])
     more, learned, reports = _unlabelled(experiment, pieces, annotated.unlabelled, root)
     reading = supervised.labelled_reading(experiment, parts | more, supervised.frame_ids(pieces))
     reading = augmenting.augmented_reading(experiment, root, pieces, documents["train"], reading)
     cleaning = cleaning | {"cut": {name: int(part.cut.sum()) for name, part in parts.items()}}
     cleaning |= ({"annotation": annotated.report} if annotated.report else {}) | reports
-    known = [(d.label, d.pair, *([] if d.start is None else [d.start])) for part in documents.values() for d in part]
+    known = [(d.label, d.pair, *(more for more in (d.start, d.domain) if more is not None))
+             for part in documents.values() for d in part]  # fmt: skip
     digest = _hash(texts | {"labels": [*map(repr, known)]} | learned | augmenting.files_read(experiment))
     vocabulary = vocabulary_size(experiment, pieces.vocabulary)
     evaluation = _refusing_empty(texts, reading.evaluation)

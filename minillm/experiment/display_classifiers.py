@@ -13,7 +13,7 @@ def classifiers(found: dict, root: Path) -> None:
     """A row per member, mean and half of the 95 % interval over seeds, and the baselines below."""
     keys = [key for key in COLUMNS if key != "nll" and any(key in row for row in found["rows"])]
     drawn = Table(title=f"{found['name']}: mean ± half of the 95 % interval", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    drawn.add_column("", overflow="fold")
+    drawn.add_column("", overflow="fold", min_width=min(16, max(len(row["member"]) for row in found["rows"])))
     for key in keys:
         drawn.add_column(COLUMNS[key][0].replace(" ", "\n"), justify="right", no_wrap=True)
     for row in found["rows"]:
@@ -44,6 +44,13 @@ def sequences(found: dict) -> Table:
         trained = " ".join(f"{count:,}" for count in dict.fromkeys(row["trainable_parameters"]))
         drawn.add_row(name, *(half(row.get(key)) for key in measures), trained)
     return drawn
+
+
+def seed_by_seed(row: dict) -> str:
+    """How far two members are apart, in words."""
+    sure = "nothing varies" if row["p"] is None else f"p = {row['p']:.3f}"
+    apart = f"{row['right']} - {row['left']}: {row['metric']} {row['value']:+.4f}"
+    return f"{apart} [{row['low']:+.4f}, {row['high']:+.4f}] {sure} (paired by seed)"
 
 
 def half(value: dict | None) -> str:

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from minillm.experiment.display_classifiers import classifiers, half
+from minillm.experiment.display_classifiers import classifiers, half, seed_by_seed
 from minillm.experiment.display_labels import labels
 from minillm.report.columns import COLUMNS, main_metric
 
@@ -35,8 +35,13 @@ def methods(found: dict, root: Path) -> None:
     for name in dict.fromkeys(name for baselines in found["baselines"].values() for name in baselines):
         values = (found["baselines"].get(task, {}).get(name, {}).get(metric[task]) for task in tasks)
         reached.add_row(name, *("" if value is None else f"{value:.3f}" for value in values), style="dim")
+    worst = Table("", "accuracy in the worst held-out domain", box=box.SIMPLE)
+    for name, value in found.get("worst_held_out", {}).items():
+        worst.add_row(name, half(value))
     console = Console()
-    console.print(reached, spent)
+    console.print(reached, *([worst] if worst.row_count else []), spent)
+    for row in found.get("differences", ()):
+        console.print(seed_by_seed(row), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from minillm.experiment.display_classifiers import seed_by_seed
 from minillm.report.columns import COLUMNS, main_metric
 from minillm.sections.few import CHOSEN
 
@@ -37,11 +38,7 @@ def labels(found: dict, root: Path) -> None:
         text = f"Not in the cost: {count:,} validation labels, {rows[0]['validation_price']:,.2f}; {CHOSEN}"
         console.print(text, highlight=False, markup=False)
     for row in found["differences"]:
-        sure = "nothing varies" if row["p"] is None else f"p = {row['p']:.3f}"
-        text = f"{row['right']} - {row['left']}: {row['metric']} {row['value']:+.4f}"
-        console.print(
-            f"{text} [{row['low']:+.4f}, {row['high']:+.4f}] {sure} (paired by seed)", highlight=False, markup=False
-        )
+        console.print(seed_by_seed(row), highlight=False, markup=False)
     console.print(f"Table: {root}/table.json   Figure: {root}/table.png", highlight=False, soft_wrap=True)
 
 

@@ -48,6 +48,7 @@ FIXED = {
     "continual": "what it holds was fixed before the fork",
     "tasks": "the trunk has the heads of its own tasks",
     "mixing": "the trunk has read its rows in other shares",
+    "invariance": "what is remembered of the domains belongs to one method",
     "pairs": "it decides how texts are read and judged",
 }
 MAY_CHANGE = ("model.dropout", "model.dtype", "model.remat", "model.scan", "data.path", "data.length", "data.shifts",

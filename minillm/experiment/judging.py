@@ -68,6 +68,9 @@ def measure(experiment: Experiment, documents: Documents, answers: Any) -> inter
     if experiment.objective.name == "span_qa":
         return answering.measure(documents, answers)
     labels, metric = _truth(experiment, documents), METRICS[experiment.objective.name][0]
+    if experiment.objective.name == "classify" and experiment.data.domains:
+        worst = worst_domain(documents, answers.argmax(1) == labels)
+        return lambda weights: metric(labels, answers, weights) | worst(weights)
     return lambda weights: metric(labels, answers, weights)
 
 
@@ -75,6 +78,15 @@ def values_of(experiment: Experiment, documents: Documents, answers: Any) -> dic
     """The metrics where each document counts once."""
     found = measure(experiment, documents, answers)(np.ones((1, len(documents))))
     return {name: float(value[0]) for name, value in found.items() if name != "undefined"}
+
+
+def worst_domain(documents: Documents, right: np.ndarray) -> intervals.Metric:
+    """The accuracy in that domain where it is least; nothing where all documents are of one."""
+    domains = np.array([document.domain or "" for document in documents])
+    parts = [domains == name for name in np.unique(domains)]
+    rate = lambda weights, own: (weights[:, own] @ right[own]) / np.maximum(weights[:, own].sum(1), 1e-9)
+    least = lambda weights: np.min([rate(weights, own) for own in parts], axis=0)
+    return lambda weights: {"accuracy_worst": least(weights)} if len(parts) > 1 else {}
 
 
 def _truth(experiment: Experiment, documents: Documents) -> np.ndarray:

@@ -25,7 +25,7 @@ from minillm.experiment import chains, draws, sequences
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents, vocabulary_size
 from minillm.experiment.describe import step_flops
-from minillm.experiment.lab_rows import make_row, spread
+from minillm.experiment.lab_rows import make_row, spread, worst_held_out
 from minillm.experiment.labels_bought import bought, from_first
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
@@ -315,7 +315,9 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job]
         for name, order in lab.sequences.items()
         if (matrix := sequences.describe(order, rows, name in lab.apart, lab.untrained))
     }
-    return found | {"differences": from_first(rows)} | ({"sequences": matrices} if matrices else {})
+    worst = worst_held_out(rows, baselines)
+    found |= {"differences": from_first(rows)} | ({"worst_held_out": worst} if worst else {})
+    return found | ({"sequences": matrices} if matrices else {})
 
 
 def _pace(steps: int) -> dict[str, int]:

@@ -1,10 +1,12 @@
 """Labelled data from the files to the parts of a run: read, understood, cleaned, searched for leaks, split."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from minillm.data import answers, clean_labelled, corpora, labels, stratify
 from minillm.data.clean import Splits
 from minillm.data.document import Document
+from minillm.data.packages import PARTED
 from minillm.errors import UserError
 from minillm.sections.data import DataConfig, has_answers
 
@@ -21,7 +23,9 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
     paths = {name: path for name, path in paths.items() if name == "train" or path is not None}
     setting = "label_key" if section.answer_key is None else "answer_key"
     label_key, pair_key = getattr(section, setting), section.pair_key
-    fields = corpora.Fields(section.text_key, label_key, pair_key, start=section.start_key, label_setting=setting)
+    fields = corpora.Fields(
+        section.text_key, label_key, pair_key, start=section.start_key, label_setting=setting, domain=section.domain_key
+    )
     raw = {name: corpora.read_fields(section.source, path, fields) for name, path in paths.items()}
     wheres = {name: labels.place(section.source, path) for name, path in paths.items()}
     parts, reports = {}, {}
@@ -30,6 +34,9 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
             found = answers.resolve_answers(documents, wheres[name])
         else:
             found = labels.resolve(documents, section.labels, wheres[name], section.label_separator)
+        if section.domains is not None:
+            others = section.test_domains or () if name == "train" else ()
+            found = of_domains(found, (*section.domains, *others), section, name == "train")
         if name == "train" and section.limit is not None:
             found = take(found, section.limit, section.split_seed)
         parts[name], report = clean_labelled.clean_labelled(found, section.normalization, section.drop_duplicates)
@@ -46,11 +53,31 @@ def split_labelled_documents(section: DataConfig) -> tuple[Splits, dict]:
     held_out = {f"{name}_path": report for name, report in reports.items() if name != "train"}
     tagged = [document.units for document in splits.train if document.units is not None]
     units = {"units": "characters" if all(len(unit) == 1 for row in tagged for unit in row) else "words"}
-    return splits, reports["train"] | held_out | {"leaks": leaks, "labels": counts} | (units if tagged else {})
+    units = units if tagged else {}
+    if section.domains is not None:
+        units |= {"domains": {name: Counter(d.domain for d in part) for name, part in splits._asdict().items()}}
+    return splits, reports["train"] | held_out | {"leaks": leaks, "labels": counts} | units
+
+
+def of_domains(
+    documents: Sequence[Document], wanted: Sequence[str], section: DataConfig, every: bool
+) -> list[Document]:
+    """The documents of the wanted domains, each with its own. Raises: UserError where `every` one is needed and one lacks."""
+    rule = PARTED.get(section.source)
+    known = [d._replace(domain=rule(d.text)) if rule else d for d in documents]
+    there = Counter(document.domain for document in known)
+    for name in (name for name in wanted if every and name not in there):
+        names = ", ".join(sorted(filter(None, there))[:20])
+        where = f"{section.path or section.source}: data.domains"
+        raise UserError(f"no text is of the domain {name!r}", where, f"its domains are {names}")
+    return [document for document in known if document.domain in wanted]
 
 
 def _split(parts: dict[str, list[Document]], section: DataConfig) -> Splits:
-    """The parts with files of their own as they are, the others cut from the first file."""
+    """The parts with files of their own as they are, the test part of domains too, the others cut from the first file."""
+    if section.test_domains is not None:
+        apart = [document for document in parts["train"] if document.domain in section.test_domains]
+        parts = parts | {"train": [d for d in parts["train"] if d.domain not in section.test_domains], "test": apart}
     shares = {"validation": section.validation, "test": section.test}
     shares = {name: 0.0 if name in parts else share for name, share in shares.items()}
     cut = Splits(parts["train"], [], [])

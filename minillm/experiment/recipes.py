@@ -8,6 +8,7 @@ A wrapper stands before accumulation, so that it sees a shard of the batch with 
 from collections.abc import Callable, Mapping
 
 from minillm.config import Experiment
+from minillm.experiment.domains import over_domains
 from minillm.models.contract import Model
 from minillm.objectives.contract import Objective
 from minillm.objectives.distill import distilled, with_old_scores
@@ -41,7 +42,7 @@ def recipe_objective(
     """The objective that the config asks for, with a coefficient per term."""
     section = _held(experiment, "distill")
     if section is None:
-        return objective, coefficients
+        return over_domains(experiment, objective, coefficients)
     return distilled(objective, section.temperature), coefficients | {"distill": section.strength}
 
 

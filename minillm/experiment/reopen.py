@@ -91,11 +91,15 @@ def sample(root: Path, settings: configs.SampleConfig) -> list[dict[str, str]]:
 
 
 def evaluate(
-    root: Path, split: str, attacked: configs.AttackConfig | None = None, task: str | None = None
+    root: Path,
+    split: str,
+    attacked: configs.AttackConfig | None = None,
+    task: str | None = None,
+    only: str | None = None,
 ) -> dict[str, Any]:
     """Metrics of the newest checkpoint on a split; the accuracy that is left under attacks, beside the baselines'.
 
-    Of a run with [tasks] these are the metrics of its own task, or of `task`.
+    Of a run with [tasks] these are the metrics of its own task, or of `task`. only: the one attack that is asked for; None: all.
     """
     if split not in ("validation", "test"):
         raise UserError(f"unknown split {split!r}", "--split", "use validation or test")
@@ -124,7 +128,7 @@ def evaluate(
         experiment = dataclasses.replace(experiment, attack=attacked)
         victim = attack.Victim(setup, experiment, data.tokenizer, weights, root)
         fitted = judging.fit_texts(experiment, data.documents["train"], data.documents["validation"])
-        for method, rows in attack.measure(victim, documents, data.texts["train"], fitted).items():
+        for method, rows in attack.measure(victim, documents, data.texts["train"], fitted, only).items():
             held_out |= {f"accuracy_{method}{' of ' * bool(who)}{who}": row["value"] for who, row in rows.items()}
     return {"step": step, "split": split} | held_out | {NEEDS[experiment.objective.name].unit: found["scored"]}
 

@@ -12,7 +12,7 @@ import numpy as np
 from minillm import hosts, params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
-from minillm.experiment import few, tasks
+from minillm.experiment import domains, few, tasks
 from minillm.experiment.examples import example_length, row_lengths
 from minillm.experiment.recipes import recipe_gradient, recipe_objective, recipe_tuning
 from minillm.models.contract import Model, bind
@@ -68,8 +68,8 @@ def make_setup(
     optimizer = make_optimizer(experiment.optimizer, train.steps, params.decay_mask(trainable_specs))
     batch = sharding.batch_sharding(mesh)
     gradient = recipe_gradient(experiment, objective, model, tuning, coefficients)
-    gradient = accumulate(gradient, train.shards, mesh)
-    born = functools.partial(_born, specs, tuning, optimizer, carry)
+    gradient = domains.remembering(experiment, accumulate(gradient, train.shards, mesh))
+    born = functools.partial(_born, specs, tuning, optimizer, lambda: carry() | domains.memory(experiment))
     places = sharding.param_shardings(specs | trainable_specs, sharding.RULES[experiment.mesh.rules], mesh)
     shardings = state_shardings(born, places, mesh)
     copies = sharding.replicated(mesh)
@@ -209,8 +209,8 @@ def new_state(setup: Setup, base: Mapping[str, np.ndarray] | None = None) -> tup
     return jax.jit(setup.born, out_shardings=setup.shardings[:2])(setup.key, dict(base or {}))
 
 
-def _born(specs, tuning: Tuning, optimizer, carry: Callable[[], dict], key, base=None) -> tuple[State, Any]:
+def _born(specs, tuning: Tuning, optimizer, fresh: Callable[[], dict], key, base=None) -> tuple[State, Any]:
     tuning_key = params.leaf_key(key, "tuning")
     chance = params.flatten(params.init_params(specs, key, jnp.float32))
     trainable, frozen, extra = tuning.init(params.unflatten(chance | (base or {})), tuning_key)
-    return init_state(trainable, extra | carry(), optimizer), frozen
+    return init_state(trainable, extra | fresh(), optimizer), frozen

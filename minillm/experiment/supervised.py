@@ -18,7 +18,7 @@ from minillm.data.document import Document
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.data.windows import Passage, question_rows
 from minillm.errors import UserError
-from minillm.experiment import answering, few, patterns
+from minillm.experiment import answering, domains, few, patterns
 from minillm.experiment.examples import Reading, example_length
 from minillm.experiment.setup import Setup
 from minillm.nn.pooling import mean_of
@@ -151,6 +151,7 @@ def made_up_rows(experiment: Experiment) -> dict:
         dataset = rows.to_the_right(dataset) if experiment.model.get("kind", "gpt") in LEFT_TO_RIGHT else dataset
         if marks := len(experiment.objective.markers):
             dataset = dataset._replace(target_positions=np.ones((count, marks), np.int32))
+    dataset = domains.marked(experiment, dataset)
     more = {"unlabelled": dataset} if few.reads_unlabelled(experiment) else {}
     if few.learns_pseudo(experiment):
         shape = (count, len(experiment.data.labels))

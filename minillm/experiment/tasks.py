@@ -86,7 +86,10 @@ def _refuse_stray(experiment: Experiment, where: str) -> None:
     others = {
         "several processes": experiment.mesh.distributed,
         "[continual]": experiment.continual,
-        **{f"[{name}]": getattr(experiment, name) for name in ("adversarial", "pseudo", "consistency", "contrastive")},
+        **{
+            f"[{name}]": getattr(experiment, name)
+            for name in ("adversarial", "pseudo", "consistency", "contrastive", "invariance")
+        },
     }
     for what in (name for name, there in others.items() if there and experiment.tasks):
         raise UserError(f"{what} and [tasks] do not go together", f"{where}: tasks", "leave one of them out")

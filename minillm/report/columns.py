@@ -23,6 +23,7 @@ COLUMNS = {  # key -> (title, format); a table is sorted by the first one that i
     "squared_error": ("squared error", ".4f"),
     "nearest": ("nearest of its class", ".1%"),
     "accuracy": ("accuracy", ".1%"),
+    "accuracy_worst": ("accuracy, worst domain", ".1%"),
     "recovered": ("recovered", ".1%"),
     "accuracy_fgm": ("accuracy, FGM", ".1%"),
     "accuracy_pgd": ("accuracy, PGD", ".1%"),

@@ -47,7 +47,11 @@ def write_figure(table: Mapping[str, Any], path: Path) -> None:
 
 
 def write_methods(table: Mapping[str, Any], path: Path) -> None:
-    """A panel per task: each method's main metric against how many parameters it trains, with 95 % intervals."""
+    """A panel per task: each method's main metric against how many parameters it trains, with 95 % intervals.
+
+    Where that is one number for all, they stand side by side.
+    """
+    sizes = {row["trainable_parameters"] for row in table["rows"]}
     tasks = list(dict.fromkeys(row["task"] for row in table["rows"]))
     figure, axes = new_figure(len(tasks), [5] * len(tasks))
     for task, axis in zip(tasks, axes, strict=True):
@@ -59,16 +63,20 @@ def write_methods(table: Mapping[str, Any], path: Path) -> None:
                 [found["mean"] - found.get("low", found["mean"])],
                 [found.get("high", found["mean"]) - found["mean"]],
             ]
-            x, marker = row["trainable_parameters"], "os^Dvp"[place // len(COLOURS)]
+            x, marker = row["trainable_parameters"] if len(sizes) > 1 else place, "os^Dvp"[place // len(COLOURS)]
             axis.errorbar([x], [found["mean"]], yerr=reach, fmt=marker, capsize=3, color=colour, label=row["method"])
             axis.plot([x] * len(found["values"]), found["values"], ".", color=colour, alpha=0.4)
         for name, values in table["baselines"].get(task, {}).items():
             if metric in values and "frequent" not in name:
                 axis.axhline(values[metric], color="#555555", linestyle="--", linewidth=1)
                 axis.annotate(name, (0.01, values[metric]), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel("parameters that train", fontsize=8)
+        if len(sizes) > 1:
+            axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel("parameters that train", fontsize=8)
+        else:
+            axis.set_xticks(range(len(rows)), [row["method"] for row in rows])
+            axis.set_xlim(-0.6, len(rows) - 0.4)
         axis.set_title(f"{task}: {COLUMNS[metric][0]}", fontsize=9)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -68,6 +68,11 @@ class AttackConfig:
             raise ValueError(f"steps and tries must be at least 1, got {self.steps} and {self.tries}")
         if self.synonyms and self.thesaurus is None:
             raise ValueError("synonyms needs thesaurus: name one, or leave synonyms out")
+        if self.thesaurus is not None and not self.synonyms:
+            raise ValueError("thesaurus says nothing without synonyms: set it above 0, or leave thesaurus out")
+        if not (self.strength or any(getattr(self, name) for name in TEXT)):
+            rates = ", ".join(TEXT)
+            raise ValueError(f"nothing is attacked: set strength or a rate ({rates}) above 0, or leave the section out")
 
     def refuse_mismatch(self, objective: str, reads: str, based: bool, where: str) -> None:
         """Raises: UserError where it is no classifier of texts, or where there is no base to find synonyms in."""

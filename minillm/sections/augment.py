@@ -37,7 +37,7 @@ class AugmentConfig:
         for rate, file in (("synonyms", "thesaurus"), ("paraphrase", "paraphrases")):
             if getattr(self, rate) and getattr(self, file) is None:
                 raise ValueError(f"{rate} needs {file}: name one, or leave {rate} out")
-            if getattr(self, file) is not None and not getattr(self, rate) and rate == "paraphrase":
+            if getattr(self, file) is not None and not getattr(self, rate):
                 raise ValueError(f"{file} says nothing without {rate}: set it above 0, or leave {file} out")
 
     @property

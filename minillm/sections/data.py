@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from minillm.data.catalogues import PAIRED
-from minillm.data.packages import ANSWERS, LABELS, TAGGED
+from minillm.data.packages import ANSWERS, LABELS, PARTED, TAGGED
 
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 SYNTHETIC = ("copy", "reverse")  # sources that are no text
@@ -27,6 +27,9 @@ class DataConfig:
     answer_key: str | None = None  # that of the answer, for the objective span_qa
     start_key: str | None = None  # that of the passage's character that the answer begins with; None: its first place
     target_key: str | None = None  # that of what is to be written, for sequence_to_sequence
+    domain_key: str | None = None  # that of the text's domain
+    domains: tuple[str, ...] | None = None  # that are read, in this order; None: nobody asks where a text comes from
+    test_domains: tuple[str, ...] | None = None  # others, of whose texts the test part is
     # the classes in order (tags: the kinds of entities); none, and labels are numbers. Labelled documents are cleaned as
     # such (`data/labels.py`), and every part gets its share of each class
     labels: tuple[str, ...] = ()
@@ -81,7 +84,8 @@ class DataConfig:
             raise ValueError("start_key says nothing without answer_key: leave it out")
         if self.source in TABLES and self.labels and self.label_key is None:
             raise ValueError("label_key is missing: which field holds the labels?")
-        names = ("text_key", "label_key", "pair_key", "answer_key", "start_key", "target_key")
+        self._check_domains()
+        names = ("text_key", "label_key", "pair_key", "answer_key", "start_key", "target_key", "domain_key")
         keys = [getattr(self, name) for name in names if getattr(self, name) is not None]
         if len(set(keys)) < len(keys):
             raise ValueError(f"{', '.join(names)} must be different fields, got {', '.join(keys)}")
@@ -100,14 +104,27 @@ class DataConfig:
         if self.drop_repeated_lines and (is_labelled(self) or is_paired(self)):
             raise ValueError("drop_repeated_lines would change labelled texts: leave it out")
 
+    def _check_domains(self) -> None:
+        named = (*(self.domains or ()), *(self.test_domains or ()))
+        if self.domains is None and (self.domain_key, self.test_domains) != (None, None):
+            raise ValueError("domain_key and test_domains say nothing without domains: set it, or leave them out")
+        if () in (self.domains, self.test_domains) or len(set(named)) < len(named) or not all(map(str.strip, named)):
+            raise ValueError(f"domains and test_domains are different names, at least one each, got {list(named)}")
+        if named and not self.labels:
+            raise ValueError("domains are of labelled texts: set labels, or leave them out")
+        if named and self.source in TABLES and self.domain_key is None:
+            raise ValueError("domain_key is missing: which field holds the domain?")
+        if self.test_domains is not None and (self.test_path is not None or self.test):
+            raise ValueError("test and test_path say nothing where test_domains are the test part: leave them out")
+
 
 TEXT_KEYS = {"path", "text_key", "label_key", "pair_key", "answer_key", "start_key", "labels", "label_separator", "validation_path", "test_path",
              "drop_leaks", "separator", "normalization", "drop_duplicates", "drop_repeated_lines", "validation", "test",
-             "packing", "length", "limit", "split_seed", "target_key", "target_length"}  # fmt: skip
+             "packing", "length", "limit", "split_seed", "target_key", "target_length", "domain_key", "domains", "test_domains"}  # fmt: skip
 TABLES, LABELLED_FILES = ("jsonl", "csv", "tsv"), ("lines", "conll")
 FILE_SOURCES = ("text", *TABLES, *LABELLED_FILES)
 FILE_KEYS = {"path", "text_key", "separator", "validation_path", "test_path", "drop_leaks"}
-FIELD_KEYS = {"label_key", "pair_key", "answer_key", "start_key", "target_key"}  # of tables only
+FIELD_KEYS = {"label_key", "pair_key", "answer_key", "start_key", "target_key", "domain_key"}  # of tables only
 SYNTHETIC_KEYS, IMAGE_KEYS = {"symbols", "copy_length"}, {"shifts"}
 
 
@@ -135,4 +152,5 @@ def unread_keys(data: DataConfig) -> list[str]:
         read = read - {"text_key", "separator"}
     read = read if data.source in (*TABLES, "lines") else read - {"label_separator"}
     read = read if data.source in (*TABLES, *LABELLED_FILES, *LABELS, *TAGGED) else read - {"labels"}
+    read = read if data.source in (*TABLES, *PARTED) else read - {"domains", "test_domains"}
     return [f.name for f in fields(data) if f.name not in read | {"source"} and getattr(data, f.name) != f.default]

@@ -10,6 +10,7 @@ from minillm.sections.adversarial import refuse_robust
 from minillm.sections.data import has_answers, unread_keys
 from minillm.sections.experiment import IMAGES, LABELLED, NEEDS, RECURRENT, SEQUENCES, SYNTHETIC
 from minillm.sections.few import refuse_few
+from minillm.sections.invariance import refuse_invariance
 from minillm.sections.pairs import refuse_pairs
 from minillm.sections.prompt import refuse_prompt
 
@@ -41,6 +42,7 @@ def refuse_mismatch(experiment: Any, where: str) -> None:
     refuse_prompt(experiment, where)
     refuse_pairs(experiment, where)
     refuse_few(experiment, where)
+    refuse_invariance(experiment, where)
     refuse_robust(experiment, kind, reads, where)
     _refuse_markers(experiment, kind, where)
     _refuse_packing(experiment, kind, where)

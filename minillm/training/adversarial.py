@@ -3,10 +3,12 @@
     r_i = argmax over |r| <= strength of  L(x_i + r)            r [length, model], the change of example i
 
 |r| is the Euclidean norm over all of an example's own tokens, padding left out. The change depends on its example alone, so
-that shards and accumulation of a batch change nothing. Each method makes a gradient out of a gradient:
+that shards and accumulation of a batch change nothing (beside a contrastive term on the batch, which is never parted). Each
+method makes a gradient out of a gradient:
 
     fgm     r = strength g / |g|, g the slope of L by x; the mean of the gradients at x and at x + r.
-            Goodfellow et al. 2015, section 6 (their alpha = 0.5); Miyato et al. 2017, equation 5 (their sum is twice that)
+            Goodfellow et al. 2015, section 6 (their alpha = 0.5); Miyato et al. 2017, equation 5 (their sum is twice that, and
+            they normalise embeddings first, lest these grow until `strength` is nothing; here they may grow)
     pgd     `steps` times r <- project(r + step_size g / |g|), from r = 0; the gradient at x + r alone.
             Madry et al. 2018, equations 2.1 and section 2.1 (they also begin at random)
     freelb  the same ascents, from a random r; the mean of the gradients at every r on the way.
