@@ -97,6 +97,16 @@ def test_what_only_fills_a_batch_has_no_weight_and_is_read_later():
     assert mixing.mixed_rows(batch_at, 4, (9, 12), 5)["tokens"][0, 0] == 9
 
 
+def test_texts_that_are_compared_count_as_texts_and_others_as_windows(folder, tmp_path):
+    counts = {}
+    for objective in ("simcse", "masked"):
+        settings = [f"tasks.text.objective.name={objective}", "mixing.temperature=2.0", "train.batch_size=24"]
+        data = mixture.load(bases.load(folder / "tasks.toml", settings), tmp_path / f"{objective}.model")
+        counts[objective] = data.cleaning["mixing"]["text"]["examples"]
+    tokens = sum(map(len, data.tasks["text"].tokens["train"]))
+    assert counts == {"simcse": 180, "masked": tokens // 16}
+
+
 @pytest.mark.slow
 def test_every_task_is_trained_and_judged(mixed):
     root, summary = mixed

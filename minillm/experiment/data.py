@@ -35,6 +35,7 @@ class Data(NamedTuple):
     sha256: str
     documents: Mapping[str, Sequence[Document]] = {}  # split -> labelled documents; never written
     rows: Callable[[int, slice], dict] | None = None  # see `Reading`
+    examples: int | None = None  # see `Reading`
     tasks: Mapping[str, Any] = {}  # the same of the tasks beside the run's own, by name; never written
 
     def batch_rows(self, step: int, rows: slice) -> dict:
@@ -178,7 +179,8 @@ def _text(experiment: Experiment, pieces: Any, texts: dict[str, list[str]], clea
     parts = {name: examples.Text(tokens[name], sentences[name]) for name in texts}
     reading = examples.make_reading(experiment, parts, examples.text_ids(experiment, vocabulary, pieces))
     evaluation = _refusing_empty(tokens, reading.evaluation)
-    return Data(vocabulary, pieces, reading.batch, evaluation, texts, tokens, cleaning, _hash(texts), rows=reading.rows)
+    beside = {"rows": reading.rows, "examples": reading.examples}
+    return Data(vocabulary, pieces, reading.batch, evaluation, texts, tokens, cleaning, _hash(texts), **beside)
 
 
 def _sentences(experiment: Experiment, pieces: tokenizer.Tokenizer, texts: list[str]) -> list[list[np.ndarray]]:

@@ -35,6 +35,7 @@ class Reading(NamedTuple):
     batch: Callable[[int], dict]
     evaluation: Callable[[str], list[dict]]
     rows: Callable[[int, slice], dict] | None = None  # (step, rows) -> those alone; None: they cannot be made alone
+    examples: int | None = None  # of training; None: windows of a text, as many as its tokens fill
 
 
 def extra_ids(experiment: Experiment) -> int:
@@ -226,7 +227,7 @@ def _single_texts(experiment: Experiment, texts: dict[str, Text], frame: rows.Fr
         return rows.row_batch_at(made("train"), train.seed, step, train.batch_size, some)
 
     evaluation = lambda split: list(rows.row_evaluation_batches(made(split), train.batch_size))
-    return Reading(batch, evaluation, batch)
+    return Reading(batch, evaluation, batch, len(texts["train"].documents))
 
 
 def _masked(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Callable) -> Reading:
@@ -273,7 +274,7 @@ def _pairs(experiment: Experiment, texts: dict[str, Text], ids: Ids, corrupt: Ca
         return found
 
     # how many trigrams the rows before shuffle, and so how often they draw, is known from their texts alone
-    return Reading(batch, evaluation, None if kind == "structural" else batch)
+    return Reading(batch, evaluation, None if kind == "structural" else batch, len(made("train").firsts))
 
 
 def _corrupt(

@@ -94,9 +94,11 @@ def _refuse_uneven(experiment: Experiment, name: str, rows: int) -> None:
 
 
 def _examples(experiment: Experiment, name: str, data: Data) -> int:
-    """Training examples: labelled texts, or windows of a text."""
+    """Training examples: labelled texts, texts or pairs of sentences that are compared, or windows of a text."""
     if data.documents:
         return len(data.documents["train"])
+    if data.examples is not None:
+        return data.examples
     return max(sum(map(len, data.tokens["train"])) // example_length(part(experiment, name)), 1)
 
 
