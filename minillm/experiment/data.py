@@ -12,7 +12,7 @@ from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
 from minillm.errors import UserError
-from minillm.experiment import augmenting, domains, examples, few, paired, supervised, teacher
+from minillm.experiment import augmenting, domains, examples, few, paired, supervised, teacher, textless
 from minillm.experiment.annotation import annotate
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.labelled import split_labelled_documents
@@ -202,13 +202,13 @@ def _refuse_unknown(pieces: tokenizer.Tokenizer, texts: dict, tokens: dict) -> N
 
 
 def _synthetic(experiment: Experiment) -> Data:
-    section, reading = experiment.data, examples.synthetic_reading(experiment)
+    section, reading = experiment.data, textless.synthetic_reading(experiment)
     digest = hashlib.sha256(f"{section.source} {section.copy_length} {section.symbols}".encode()).hexdigest()
     return Data(vocabulary_size(experiment), None, reading.batch, reading.evaluation, {}, {}, {}, digest)
 
 
 def _images(experiment: Experiment) -> Data:
-    whole, reading = images.digits(), examples.image_reading(experiment)
+    whole, reading = images.digits(), textless.image_reading(experiment)
     return Data(0, None, reading.batch, reading.evaluation, {}, {}, {}, hash_arrays(whole._asdict()))
 
 

@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import batches, continued, images, masking, pairs, rows, spans, synthetic, transduction
+from minillm.data import batches, continued, masking, pairs, rows, spans
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
+from minillm.experiment.textless import EVALUATION as EVALUATION
+from minillm.experiment.textless import Reading as Reading
+from minillm.experiment.textless import image_reading, synthetic_reading
 from minillm.sections.data import is_paired
 from minillm.sections.experiment import IMAGES, LABELLED, LEFT_TO_RIGHT, SYNTHETIC
 
 LEAST = {"masked": 3, "simcse": 3, "masked_next_sentence": 5, "structural": 5, "span": 2, "sequence_to_sequence": 2,
          **dict.fromkeys(LABELLED, 4), "span_qa": 8}  # tokens  # fmt: skip
-EVALUATION = 2**32  # the seed of evaluation's corruptions: no run's own, so that all seeds are asked the same
 
 
 class Text(NamedTuple):
@@ -27,15 +29,6 @@ class Text(NamedTuple):
 
     documents: Sequence[np.ndarray]  # each bos ... eos
     sentences: Sequence[Sequence[np.ndarray]]  # each document's, without bos and eos; empty where no objective asks
-
-
-class Reading(NamedTuple):
-    """How an experiment reads: batches of training by step, and a split's fixed batches."""
-
-    batch: Callable[[int], dict]
-    evaluation: Callable[[str], list[dict]]
-    rows: Callable[[int, slice], dict] | None = None  # (step, rows) -> those alone; None: they cannot be made alone
-    examples: int | None = None  # of training; None: windows of a text, as many as its tokens fill
 
 
 def extra_ids(experiment: Experiment) -> int:
@@ -118,48 +111,6 @@ def make_reading(experiment: Experiment, texts: dict[str, Text], ids: Ids) -> Re
         return _single_texts(experiment, texts, rows.Frame(ids.bos, ids.eos, ids.pad))
     corrupt = functools.partial(_corrupt, experiment, ids)
     return (_masked if name == "masked" else _pairs)(experiment, texts, ids, corrupt)
-
-
-def synthetic_reading(experiment: Experiment) -> Reading:
-    """The batches of the copy and reverse tasks."""
-    section, train = experiment.data, experiment.train
-    size = {"batch_size": train.batch_size, "length": section.copy_length, "symbols": section.symbols}
-    make = functools.partial(synthetic.copy_batch, **size)
-    if experiment.objective.name == "sequence_to_sequence":
-        make = functools.partial(transduction.transduction_batch, task=section.source, **size)
-
-    def evaluation(split: str) -> list[dict]:
-        if split != "validation":
-            raise UserError(f"the {section.source} task has no split {split!r}", "--split", "use validation")
-        return [make(EVALUATION, step, split="validation") for step in range(8)]
-
-    return Reading(lambda step: make(train.seed, step, split="train"), evaluation)
-
-
-def image_reading(experiment: Experiment) -> Reading:
-    """The batches of labelled images, corrupted as the objective says."""
-    section, train = experiment.objective, experiment.train
-
-    @functools.cache
-    def part(name: str) -> images.ImageDataset:
-        return images.split(images.digits(), name)
-
-    def corrupt(batch: dict, seed: int, step: int) -> dict:
-        if section.name == "denoising":
-            return images.corrupt_pixels(batch, seed, step, section.noise, section.noise_rate)
-        if section.name == "masked_patches":
-            return images.mask_patches(batch, seed, step, experiment.model["patch"], section.patch_rate)
-        return batch
-
-    def batch(step: int) -> dict:
-        whole = images.image_batch_at(part("train"), train.seed, step, train.batch_size, experiment.data.shifts)
-        return corrupt(whole, train.seed, step)
-
-    def evaluation(split: str) -> list[dict]:
-        rows = images.image_evaluation_batches(part(split), train.batch_size)
-        return [corrupt(row, EVALUATION, step) for step, row in enumerate(rows)]
-
-    return Reading(batch, evaluation)
 
 
 def masking_settings(experiment: Experiment, ids: Ids) -> masking.Masking:
