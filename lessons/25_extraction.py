@@ -7,7 +7,8 @@
 #   by a rule and say what such silver labels are worth, and put a classical learner beside each.
 # - **Prerequisites:** 09 (BERT), 17 (F1, intervals). **Time:** an hour to read; the script takes about 15 s on two cores.
 # - **Expected:** entity F1 of names 0.43, 0.64 and 0.77 from 100, 400 and 1600 paragraphs; most frequent tag: 0.94 of single tags, 0.11 of entities.
-#   Events: triggers 0.73 by a list of words, 0.74 by the field, roles 0.56. Relations: TF-IDF 0.33 without markers, 0.75 with, MiniLM 0.22.
+#   Events: triggers 0.73 by a list of words, 0.74 by the field, roles 0.56. Relations: TF-IDF 0.33 without markers, 0.75
+#   with; MiniLM 0.22 from the class token, 1.00 from the markers.
 # ## The question
 # 1.6.2 finds the names of people, places and organisations in a text and says what they are; 3.6.4 goes on to relations and events: who is whose, who
 # did what to whom. From a model's side, all three are problems that earlier lessons solved: a class per *token* for names and events, a class per
@@ -149,7 +150,9 @@ numbers["events, word list: precision"] = whole(only(tags, KINDS[:4]), only(said
 # ## Relations: which two?
 # Facts of 238 countries, two to a text, in sentences of templates; test countries are new ones. Of the four pairs of a country and a
 # value two are facts and two are none. TF-IDF with logistic regression reads the text with its markers, and without. MiniLM
-# (`minillm run configs/relations.toml`, recorded) has read of the world before. **Predict:** what can be right without markers at all?
+# (`configs/relations.toml`, recorded) is tuned for 200 steps, once with a head that reads the class token, as for other texts, once with
+# one that reads the states $h_{E1}$ and $h_{E2}$ at the two markers (Soares et al. 2019): $s = W [h_{E1}; h_{E2}] + b$, the config's
+# `objective.markers`. **Predict:** what can be right without markers at all? Does it matter where a model that sees all of them reads?
 
 # %%
 LABELS = ("none", "capital", "population", "area", "demonym", "calling code", "domain", "currency")
@@ -165,7 +168,8 @@ for name, read in (("without markers", bare), ("with markers", str)):
     found[f"TF-IDF {name}"] = intervals.bootstrap(metric, len(test.texts), resamples=300)["macro_f1"]
     numbers[f"relations, TF-IDF {name}"] = found[f"TF-IDF {name}"]["value"]
 record = json.loads(Path("lessons/recorded/relations.json").read_text(encoding="utf8"))
-found["MiniLM (recorded)"], numbers["relations, MiniLM"] = record, record["value"]
+for name, where in (("class token, one seed", "class token"), ("markers", "markers")):
+    found[f"MiniLM, {where}"], numbers[f"relations, MiniLM, {where}"] = record[name], record[name]["value"]
 figure, panels = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
 bars = lambda rows: [
     [max(row["value"] - row["low"], 0.0) for row in rows],
@@ -192,13 +196,15 @@ report("25", numbers)
 # Left: tags and entities are two scores: 0.94 of single tags are right where one entity in ten is, for 0.93 are O. Four times the labels bring 0.2,
 # then 0.14: the curve flattens. Middle: as triggers go, the context that a field sees brings hardly more than the list, right 57 times of 100 and
 # missing none; the roles are what there is to learn. Right: without markers the four pairs of a text are one and the same
-# text. With them a counter of words is well ahead, of MiniLM too, which two minutes of tuning have not taught to read markers: one
-# seed, one rate, but a large pretrained model is not ahead by itself.
+# text. With them a counter of words is well ahead of a large pretrained model whose class token has 200 steps to learn what
+# the markers are for (one seed). Read at the markers, the same model makes no mistake on 368 pairs, with any of three seeds. Soares
+# et al. find the same order.
 # ## What this toy does not show
 # - Neural taggers at their best: `configs/ner-zh.toml` and `configs/events.toml` train small BERTs from nothing. The first stays behind the field,
 #   the second (0.61 of all kinds against 0.64, one seed) cannot be told from it.
 # - Whether the events are events. The rule's mistakes are in the test part too: a learner that copies them is called right. Read some before use.
 # - Relations as people write them: the facts are real, the sentences come from three templates each, and negatives are other pairs of the text.
+#   A test part of new countries in known templates asks who is meant, not how else one could say it; nothing real is without mistakes.
 # - Knowledge graphs (lesson 35) and what 2.6.4 hopes of the future: extraction is where such a graph begins.
 # ## Exercises: `minillm lessons check 25`, with `--hints` for help
 # 1. `to_tags(length, entities)` · 15 minutes, easy · entities as BIO tags.
