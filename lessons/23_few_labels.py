@@ -233,7 +233,7 @@ report("23", numbers)
 # nearly everything. Leaving out what features suspect wins back about a third of what the errors cost (0.74 kept, 0.77 left out, 0.83 clean).
 # Bottom right: ERM follows the mark and falls below a coin. IRM gives it a fifth of the weight, yet stays behind who knows that it must go.
 # ## What this toy does not show
-# - Tuning more than a head: `minillm lab configs/self-training.toml` and `minillm lab configs/few-labels.toml` do.
+# - Training by steps: `minillm lab configs/self-training-frozen.toml` trains such a head, `configs/self-training.toml` more than a head.
 # - How one would choose: the share of one half was set by hand, and IRM's 100 after a look at the test domain. TF-IDF chose its strength on a
 #   validation part of 210 labels, which the price leaves out and who has few labels does not have.
 # - People, whose errors are not uniform. A cause: the mark was put there by us, and IRM needs somebody who says which text is of which domain.

@@ -374,3 +374,20 @@ def test_a_seed_has_labels_of_its_own_unless_the_section_says_which():
         dataclasses.replace(each, annotation=configs.AnnotationConfig(labels=20, seed=7)) for each in (found, other)
     ]
     assert annotate(fixed[0], texts) == annotate(fixed[1], texts)
+
+
+def test_figures_draw_the_price_of_a_curve_and_each_member_s_own_baseline(tmp_path, monkeypatch):
+    from minillm.report import few as report
+
+    kept = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: kept.append(figure))
+    spread = lambda mean: {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "values": [mean - 0.05, mean + 0.05]}
+    row = lambda name, count: {"member": name, "labels": count, "price": count / 18, "validation_labels": 36,
+                               "macro_f1": spread(0.8), "own_baselines": {"TF-IDF": {"macro_f1": spread(0.5)}}}  # fmt: skip
+    report.write_labels({"rows": [row("a", 10), row("b", 100)]}, tmp_path / "curve.png")
+    report.write_labels({"rows": [row("a", 10), row("b", 10)]}, tmp_path / "ways.png")
+    curve, ways = (figure.axes[0] for figure in kept)
+    assert curve.get_xscale() == "log"
+    assert "without the 36 of the validation part" in curve.child_axes[0].get_xlabel()
+    dashed = [line.get_xdata().tolist() for line in ways.lines if line.get_linestyle() == "--"]
+    assert dashed == [[-0.4, 0.4], [0.6, 1.4]]

@@ -16,6 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf8")
 LABS = (
     "few-labels.toml",
     "self-training.toml",
+    "self-training-frozen.toml",
     "history.toml",
     "methods.toml",
     "prompting.toml",

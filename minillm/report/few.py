@@ -61,11 +61,7 @@ def _ways(table: Mapping[str, Any], rows: Rows, path: Path) -> None:
         found, colour = row[metric], COLOURS[place % len(COLOURS)]
         left.plot([place] * len(found["values"]), found["values"], "o", color=colour, alpha=0.6)
         left.plot([place - 0.25, place + 0.25], [found["mean"]] * 2, color=colour, linewidth=2)
-    for row in rows[:1]:
-        for name, found in row.get("own_baselines", {}).items():
-            if metric in found and "frequent" not in name:
-                left.axhline(found[metric]["mean"], color="#555555", linestyle="--", linewidth=1, label=name)
-                left.legend(fontsize=7, frameon=False)
+    _baselines(left, rows, metric)
     left.set_xticks(range(len(rows)), [row["member"] for row in rows], rotation=30, ha="right", fontsize=8)
     _finish(left, metric, f"{rows[0]['labels']:,} labels, a dot per seed")
     shown = [row for row in table.get("differences", ()) if row["metric"] == metric]
@@ -83,6 +79,19 @@ def _ways(table: Mapping[str, Any], rows: Rows, path: Path) -> None:
     right.tick_params(labelsize=8)
     right.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
+
+
+def _baselines(axis, rows: Rows, metric: str) -> None:
+    """A line through all members, or where their labels differ one in each member's place."""
+    own = [place for place, row in enumerate(rows) if row.get("own_baselines")]
+    for place in own:
+        low, high = (-0.4, len(rows) - 0.6) if len(own) == 1 else (place - 0.4, place + 0.4)
+        for name, found in rows[place]["own_baselines"].items():
+            if metric in found and "frequent" not in name:
+                label = name if place == own[0] else None
+                axis.plot([low, high], [found[metric]["mean"]] * 2, "--", color="#555555", linewidth=1, label=label)
+    if own:
+        axis.legend(fontsize=7, frameon=False)
 
 
 def _finish(axis, metric: str, label: str) -> None:
