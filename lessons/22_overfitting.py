@@ -243,8 +243,7 @@ report("22", numbers)
 # 3. `stop_early(losses, patience)` · 15 minutes, medium · where to stop, and what to keep.
 # ## Recap
 # Two curves that part are overfitting; loss and accuracy can disagree about how bad it is. Each remedy is one equation and a number to tune on
-# validation, and is judged by seeds, beside a simple model.
+# validation, and is judged by seeds, beside a simple model. **Next:** lesson 23, few labels: texts without labels help too.
 # - **Glossary:** overfitting 过拟合 · regularisation 正则化 · weight decay 权重衰减 · label smoothing 标签平滑 · early stopping 早停 ·
 #   augmentation 数据增强 · back-translation 回译 · adversarial training 对抗训练 · perturbation 扰动 · robustness 鲁棒性
 # - **Common errors:** one norm for the whole batch · padding counted · the attack tuned on the test part · L2 inside Adam taken for weight decay.
-# - **Next:** lesson 23, few labels: texts without labels help too.

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ import pytest
 
 from minillm.data.document import Document
 from minillm.evaluation import linear_rule, textual
-from minillm.experiment import judging
+from minillm.experiment import display_lab, judging
 from minillm.experiment.lab_rows import worst_held_out
+from minillm.experiment.labels_bought import from_first
 from minillm.models.contract import Model, Output
 from minillm.objectives import invariance
 from minillm.objectives.contract import interacts
 from minillm.objectives.supervised import classify
+from minillm.report.lab import write_figure
 from minillm.training.step import accumulate, make_gradient
 from minillm.tuning import full
 
@@ -157,8 +160,29 @@ def test_the_worst_held_out_domain_is_found_seed_by_seed():
         "member": f"{task}-{method}", "task": task, "method": method, "held_out": [task],
         "accuracy": {"values": values}}  # fmt: skip
     rows = [row("a", "erm", [0.9, 0.5]), row("b", "erm", [0.7, 0.8]), row("a", "irm", [0.6, 0.6])]
-    found = worst_held_out(rows, {"a": {"counts": {"accuracy": 0.8}}, "b": {"counts": {"accuracy": 0.4}}})
+    counts = {"a": {"counts": {"accuracy": 0.8}}, "b": {"counts": {"accuracy": 0.4}}}
+    found = worst_held_out(rows, counts, ["a", "b"])
     assert found["erm"]["values"] == [0.7, 0.5]
     assert found["counts"]["values"] == [0.4]
     assert "irm" not in found  # it has not run on b
-    assert worst_held_out([{"member": "a", "accuracy": {"values": [1.0]}}], {}) == {}
+    assert worst_held_out(rows, counts, ["a", "b", "c"]) == {}  # nothing has run on c
+    assert worst_held_out([{"member": "a", "accuracy": {"values": [1.0]}}], {}, []) == {}
+
+
+def test_a_lab_over_held_out_domains_is_shown_with_the_worst_and_with_differences(tmp_path, capsys):
+    def row(task, method, values):
+        found = {"mean": np.mean(values), "low": min(values), "high": max(values), "values": values}
+        about = {"member": f"{task}-{method}", "task": task, "method": method, "held_out": [task], "seeds": [0, 1]}
+        return about | {"objective": "classify", "trainable_parameters": 9, "accuracy": found}
+
+    rows = [row("a", "erm", [0.9, 0.5]), row("a", "irm", [0.8, 0.45]), row("b", "erm", [0.7, 0.8])]
+    baselines = {task: {"counts": {"accuracy": 0.6}} for task in "ab"}
+    table = {"name": "tiny", "rows": rows, "compute": None, "baselines": baselines, "differences": from_first(rows),
+             "worst_held_out": worst_held_out(rows, baselines, ["a", "b"])}  # fmt: skip
+    display_lab.lab(table, tmp_path)
+    said = capsys.readouterr().out
+    assert "a-irm - a-erm: accuracy -0.0750" in said
+    assert "b-erm -" not in said
+    assert re.search(r"erm +0\.600", said.partition("worst held-out")[2])
+    write_figure(table, tmp_path / "table.png")
+    assert (tmp_path / "table.png").stat().st_size > 5000

@@ -315,7 +315,7 @@ def collect(lab: Lab, jobs: list[Job], part: str = "judged", lost: Sequence[Job]
         for name, order in lab.sequences.items()
         if (matrix := sequences.describe(order, rows, name in lab.apart, lab.untrained))
     }
-    worst = worst_held_out(rows, baselines)
+    worst = worst_held_out(rows, baselines, list(lab.tasks))
     found |= {"differences": from_first(rows)} | ({"worst_held_out": worst} if worst else {})
     return found | ({"sequences": matrices} if matrices else {})
 

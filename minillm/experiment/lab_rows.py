@@ -50,12 +50,13 @@ def judged_part(found: dict[str, Any]) -> dict[str, float]:
     return found[found.get("judged", "validation")]
 
 
-def worst_held_out(rows: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapping]) -> dict[str, dict[str, Any]]:
+def worst_held_out(
+    rows: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapping], tasks: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Method, or baseline -> its accuracy in the worst of the domains that the tasks hold out, seed by seed.
 
     Nothing where tasks hold out none, or a method lacks one of them.
     """
-    tasks = dict.fromkeys(row["task"] for row in rows if "task" in row)
     if not tasks or not all("held_out" in row for row in rows):
         return {}
     found = {}
