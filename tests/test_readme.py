@@ -24,6 +24,7 @@ LABS = (
     "adversarial.toml",
     "overfitting.toml",
     "multitask.toml",
+    "invariance.toml",
 )
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
 
