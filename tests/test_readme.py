@@ -17,6 +17,7 @@ LABS = (
     "few-labels.toml",
     "self-training.toml",
     "self-training-frozen.toml",
+    "noisy-labels.toml",
     "history.toml",
     "methods.toml",
     "prompting.toml",

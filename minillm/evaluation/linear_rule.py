@@ -1,7 +1,7 @@
 """A linear rule for two classes, learned from several domains: plainly (erm), or by one of `objectives/invariance.py`.
 
     erm         the mean of the domains' risks
-    group_dro   the risks weighed by how bad they are                               Sagawa et al. 2020
+    dro         the risks weighed by how bad they are                               Sagawa et al. 2020
     irm         the mean plus the penalty on slopes, after some steps without it    Arjovsky et al. 2019
 
 So small that it can be learned in a second, and read: each feature has one weight.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from minillm.objectives import invariance
 
-Method = Literal["erm", "group_dro", "irm"]
+Method = Literal["erm", "dro", "irm"]
 RATE = 0.05  # of Adam, and of group DRO's weights
 PLAIN_STEPS, STRENGTH = 100, 100.0  # irm: steps before the penalty counts, and how much it then does
 
@@ -36,8 +36,8 @@ def fit_rule(
     """
     if set(np.unique(labels)) - {0, 1}:
         raise ValueError(f"a rule tells 0 from 1, got labels {np.unique(labels).tolist()}")
-    if method not in ("erm", "group_dro", "irm"):
-        raise ValueError(f"method must be erm, group_dro or irm, got {method!r}")
+    if method not in ("erm", "dro", "irm"):
+        raise ValueError(f"method must be erm, dro or irm, got {method!r}")
     inputs = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(domains, jnp.int32)
     return np.asarray(_fit(*inputs, count=int(np.max(domains)) + 1, method=method, steps=steps))
 
@@ -58,7 +58,7 @@ def _fit(features: Array, labels: Array, domains: Array, count: int, method: str
         strength = jnp.where((number >= PLAIN_STEPS) & (method == "irm"), STRENGTH, 0.0)
         slope, risks = jax.grad(loss, has_aux=True)(kernel, weights, strength)
         change, state = rule.update(slope, state)
-        weights = invariance.reweigh_domains(weights, risks, RATE) if method == "group_dro" else weights
+        weights = invariance.reweigh_domains(weights, risks, RATE) if method == "dro" else weights
         return kernel + change, state, weights
 
     return jax.lax.fori_loop(0, steps, step, (start, rule.init(start), jnp.full(count, 1.0 / count)))[0]
