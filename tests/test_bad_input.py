@@ -210,6 +210,8 @@ LABELLED = {
     "no run": (["predict", "nowhere", "--text", "a"], "not a run"),
     "no labels": (["predict", "full/pretrain", "--text", "a"], "labels no texts"),
     "nothing to label": (["predict", "full"], "there is no text"),
+    "strength of no attack": (["eval", "full", "--strength", "1"], "--strength: there is no attack"),
+    "an attack of nothing": (["eval", "full", "--attack", "fgm", "--strength", "0"], "nothing is attacked"),
     "empty text": (["predict", "full", "--text", "a", "--text", " "], "text 2: the text is empty"),
     "no file": (["predict", "full", "--file", "none.txt"], "no such file -> mend its path"),
     "binary file": (["predict", "full", "--file", "binary"], "a binary file (zero byte at offset 2)"),
