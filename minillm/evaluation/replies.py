@@ -51,9 +51,6 @@ def recall_at(scores: Float[np.ndarray, "questions candidates"], depth: int) -> 
 def tfidf_scores(known: Sequence[str], questions: Sequence[str], candidates: Sequence[Sequence[str]]) -> np.ndarray:
     """[questions, candidates] cosines of question and candidate, as the known texts weigh their n-grams."""
     transform, _ = fit_vectors(known)
-    return likeness(transform(questions).toarray(), [transform(row).toarray() for row in candidates])
-
-
-def likeness(questions: np.ndarray, candidates: Sequence[np.ndarray]) -> np.ndarray:
-    """Dot products of each question's vector with those of its own candidates."""
-    return np.stack([vectors @ question for question, vectors in zip(questions, candidates, strict=True)])
+    asked = transform(questions)  # sparse, as the candidates: a text has few of all n-grams
+    found = (transform(row) @ asked[place].T for place, row in enumerate(candidates))
+    return np.stack([scores.toarray()[:, 0] for scores in found])
