@@ -357,6 +357,7 @@ def test_settings_that_we_do_not_compute_are_refused_by_name(case, change, tmp_p
     ("bert", bert.Config(**SIZES, tasks=("masked", "classify")), "classify, masked"),
     ("bert", bert.Config(**SIZES, relations=3), "3 relations"),
     ("bert", bert.Config(**SIZES, position="rotary"), "rotary positions"),
+    ("bert", bert.Config(**SIZES, tasks=("classify",), marks=2), "reads marked tokens"),
     ("t5", t5.Config(**SIZES, gated=True, activation="gelu_exact"), "gelu_exact"),
     ("lstm", None, "no counterpart"),
 ])  # fmt: skip

@@ -210,6 +210,7 @@ def test_two_devices_give_the_losses_of_one_and_a_stopped_run_goes_on_exactly(fo
         (("tasks.topic.dota.labels=['screen']",), "did you mean 'data'"),
         (("tasks.topic.data.lables=['screen']",), "did you mean 'labels'"),
         (("tasks.topic.data.length=99",), "longer than"),
+        (("tasks.topic.objective.markers=['the']",), "reads 1 marked words for this task, and 0 for the run's own"),
         (("tasks.main.objective.name=masked",), "not 'main'"),
         (("tasks.topic.strength=-1.0",), "strength must not be negative"),
         (("mixing.temperature=0.0",), "temperature must be above 0"),

@@ -20,7 +20,7 @@ from minillm.errors import UserError
 from minillm.experiment.examples import extra_ids
 from minillm.objectives.joint import joint, own_part
 from minillm.params import Specs, prefix
-from minillm.sections.experiment import IMAGES, OWN, SYNTHETIC, TASK_HEADS
+from minillm.sections.experiment import IMAGES, NEEDS, OWN, SYNTHETIC, TASK_HEADS
 
 MAIN = "main"  # the run's own task
 
@@ -64,6 +64,10 @@ def resolve(experiment: Experiment, where: str) -> Experiment:
         if extra_ids(found) != extra_ids(experiment):
             message = f"{found.objective.name} needs other ids behind the tokenizer's than {experiment.objective.name}"
             raise UserError(message, f"{where}: tasks.{name}.objective", "choose another objective")
+        marks = [one.model.get("marks", 0) for one in (experiment, found)]
+        if "classify" in NEEDS[found.objective.name].tasks and len(set(marks)) > 1:
+            message = f"one model reads {marks[1]} marked words for this task, and {marks[0]} for the run's own"
+            raise UserError(message, f"{where}: tasks.{name}.objective.markers", "name as many in both, or none")
         tasks[name] = dataclasses.replace(task, data=found.data)
     return dataclasses.replace(experiment, tasks=tasks)
 
