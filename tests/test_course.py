@@ -112,7 +112,7 @@ def test_header_agrees_with_the_map(lesson):
     assert f'report("{lesson.id}"' in text
 
 
-LONGER = {"24": 275, "30": 370}  # two subjects in one
+LONGER = {"30": 370}  # two subjects in one
 
 
 @every_lesson

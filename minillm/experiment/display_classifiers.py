@@ -34,12 +34,15 @@ def classifiers(found: dict, root: Path) -> None:
 
 def sequences(found: dict) -> Table:
     """A row per sequence of tasks: means over tasks, with half of the 95 % interval over seeds."""
-    measures = {"average_accuracy": "average\naccuracy", "forgetting": "forgetting", "backward_transfer": "backward\ntransfer",
-                "forward_transfer": "forward\ntransfer"}  # fmt: skip
+    measures = {
+        "average_accuracy": "average\naccuracy",
+        "forgetting": "forgetting",
+        "forward_transfer": "forward\ntransfer",
+    }
     measures = {key: title for key, title in measures.items() if any(key in row for row in found.values())}
     drawn = Table(title="sequences of tasks", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for title in ("", *measures.values(), "numbers trained\nper task"):
-        drawn.add_column(title, justify="right" if title else "left", no_wrap=bool(title))
+    for title in ("", *measures.values(), "trained\nper task"):
+        drawn.add_column(title, justify="right" if title else "left", no_wrap=True)
     for name, row in found.items():
         trained = " ".join(f"{count:,}" for count in dict.fromkeys(row["trainable_parameters"]))
         drawn.add_row(name, *(half(row.get(key)) for key in measures), trained)
