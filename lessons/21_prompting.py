@@ -237,7 +237,7 @@ report("21", numbers)
 # - That few-shot learning is always that of the strange languages: large models also use what labels mean (Min et al. 2022).
 # - Which template is best: one was taken, and one more to compare with. Who tries many and keeps the best needs held-out texts for that.
 # - `minillm prompt RUN --data CONFIG --template "{text}总之很{label}。" --words neg=差,pos=好 --shots 0,1,4` asks any run of yours; the objective
-#   `pattern` tunes it by words, and `minillm lab configs/prompting.toml` holds that against a new head.
+#   `pattern` tunes it by words, and `minillm lab configs/prompting.toml` holds that against a new head, `prompting-masked.toml` with a BERT.
 # ## Exercises: `minillm lessons check 21`, with `--hints` for help
 # 1. `word_score(logits, prompt, word)` · 15 minutes, easy · the log-probability of a word of several tokens.
 # 2. `calibrate(scores, content_free)` · 20 minutes, medium · divide by the answer to a text that says nothing.

@@ -21,6 +21,7 @@ LABS = (
     "history.toml",
     "methods.toml",
     "prompting.toml",
+    "prompting-masked.toml",
     "continual.toml",
     "adversarial.toml",
     "overfitting.toml",
