@@ -235,7 +235,7 @@ report("22", numbers)
 # ## What this toy does not show
 # - That a remedy is better than another: one strength each, one split, and settings looked at on these numbers. Few parameters (1.9.q1) need a
 #   pretrained base: member `lora` of `configs/overfitting.toml`, where each remedy stands beside none once more.
-# - Back-translation (1.9.q1): `[augment] paraphrases` reads a file of it; the translators of lesson 27 know messages of software, not reviews.
+# - Back-translation (1.9.q1): `minillm paraphrase`, by our translators of software's messages, not of reviews (`configs/back-translation.toml`).
 # - Attacks by people: random rewordings are weak, and white-box changes of embeddings are no text.
 # ## Exercises: `minillm lessons check 22`, with `--hints` for help
 # 1. `fgm_change(slopes, own, strength)` · 20 minutes, medium · one norm per example, padding left out.

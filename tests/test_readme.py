@@ -14,6 +14,7 @@ from minillm.experiment import lab as labs
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
 LABS = (
+    "back-translation.toml",
     "few-labels.toml",
     "self-training.toml",
     "self-training-frozen.toml",

@@ -57,7 +57,7 @@ def replies(
 
 
 @app.command(
-    epilog="Example: `minillm paraphrase configs/spam.toml --there runs/translate --back runs/translate-back "
+    epilog="Example: `minillm paraphrase configs/back-translation.toml --there runs/translate --back runs/translate-back "
     "--out runs/paraphrases.jsonl`"
 )
 def paraphrase(
