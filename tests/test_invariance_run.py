@@ -123,6 +123,7 @@ def test_strength_zero_is_the_plain_run_to_the_last_bit(file, whole):
 def test_what_is_remembered_goes_from_step_to_step_and_into_the_log(file, whole):
     lines = [json.loads(line) for line in (file.parent / "dro/metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
+    assert len(lines) == whole["dro"]["steps"]
     weight = np.array([0.5, 0.5])
     for line in lines:
         np.testing.assert_allclose([line["weight_here"], line["weight_there"]], weight, rtol=1e-5)

@@ -137,7 +137,9 @@ def neighbours(words: Sequence[str], vectors: Float[np.ndarray, "words model"], 
 
     These are often opposites: "good" and "bad" stand in the same contexts too.
     """
-    vectors = (vectors - vectors.mean(0, dtype=np.float64)).astype(np.float32)
+    vectors = vectors.astype(np.float64) - vectors.mean(
+        0, dtype=np.float64
+    )  # so that near ties do not hang on the machine
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     count, found = min(count, len(words) - 1), []
     for start in range(0, len(words), BLOCK):

@@ -63,7 +63,7 @@ def _json_lines(path: Path, fields: Fields) -> Iterator[Document]:
         label = None if fields.label is None else _json_label(row, fields.label, fields.label_setting, where)
         start = None if fields.start is None else _offset(_json_field(row, fields.start, "start_key", where), where)
         target = None if fields.target is None else _json_text(row, fields.target, "target_key", where)
-        domain = None if fields.domain is None else _json_text(row, fields.domain, "domain_key", where)
+        domain = None if fields.domain is None else _json_text(row, fields.domain, "domain_key", where).strip()
         yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target, domain=domain)
 
 
@@ -122,7 +122,7 @@ def _table(delimiter: str) -> Callable[[Path, Fields], Iterator[Document]]:
             found = (row[columns[key]] if key in columns else None for key in keys)
             text, label, pair, start, target, domain = found
             start = None if start is None else _offset(start, f"{path}, record {number}")
-            label = None if label is None else label.strip()
+            label, domain = (None if field is None else field.strip() for field in (label, domain))
             yield Document(f"{path.name}:{number}", text, label, pair, start=start, target=target, domain=domain)
 
     return read_table

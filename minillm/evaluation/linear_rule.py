@@ -46,19 +46,19 @@ def fit_rule(
 def _fit(features: Array, labels: Array, domains: Array, count: int, method: str, steps: int) -> Array:
     rule, start = optax.adam(RATE), jnp.zeros(features.shape[1])
 
-    def loss(kernel: Array, weights: Array, strength: Array):
+    def loss(kernel: Array, log_weights: Array, strength: Array):
         scores = jnp.stack([jnp.zeros(len(features)), features @ kernel], axis=1)
         risks = invariance.domain_risks(scores, labels, domains, count)
         penalty = invariance.irm_penalty(scores, labels, domains, count) if method == "irm" else 0.0
         # divided as the authors do, so that a large strength makes no large step
-        return ((weights * risks).sum() + strength * penalty) / jnp.maximum(strength, 1.0), risks
+        return ((jnp.exp(log_weights) * risks).sum() + strength * penalty) / jnp.maximum(strength, 1.0), risks
 
     def step(number: Array, carry: tuple):
-        kernel, state, weights = carry
+        kernel, state, log_weights = carry
         strength = jnp.where((number >= PLAIN_STEPS) & (method == "irm"), STRENGTH, 0.0)
-        slope, risks = jax.grad(loss, has_aux=True)(kernel, weights, strength)
+        slope, risks = jax.grad(loss, has_aux=True)(kernel, log_weights, strength)
         change, state = rule.update(slope, state)
-        weights = invariance.reweigh_domains(weights, risks, RATE) if method == "dro" else weights
-        return kernel + change, state, weights
+        log_weights = invariance.reweigh_domains(log_weights, risks, RATE) if method == "dro" else log_weights
+        return kernel + change, state, log_weights
 
-    return jax.lax.fori_loop(0, steps, step, (start, rule.init(start), jnp.full(count, 1.0 / count)))[0]
+    return jax.lax.fori_loop(0, steps, step, (start, rule.init(start), jnp.full(count, -np.log(count))))[0]

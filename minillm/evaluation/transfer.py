@@ -77,7 +77,7 @@ def tests_of(order: Sequence[str], own: Mapping[str, str | None]) -> list[str]:
 def of_rows(
     order: Sequence[str], rows: Sequence[Mapping[str, Any]], apart: bool = False, untrained: str | None = None
 ) -> dict[str, Any] | None:
-    """A lab's rows of the members in `order`, each judged on the tests of all -> `over_matrices`; None where one is missing.
+    """A lab's rows of the members in `order`, each judged on the tests of all -> `over_matrices`; None where a run is missing.
 
     `apart`: each task keeps its own model. `untrained`: the member whose accuracies are b_j. Raises: UserError where
     tests are not one per task.
@@ -87,6 +87,8 @@ def of_rows(
         return None
     tests = tests_of(order, {member: by_member[member]["own_test"] for member in order})
     accuracies = lambda member: [by_member[member][f"on_{test}"]["values"] for test in tests]
+    if len({len(seed) for member in (*order, *([untrained] if untrained else [])) for seed in accuracies(member)}) > 1:
+        return None
     values = np.array([accuracies(member) for member in order])
     matrices = [values[..., seed] for seed in range(values.shape[-1])]
     matrices = [separate(matrix) for matrix in matrices] if apart else matrices

@@ -118,12 +118,14 @@ def _with_leaves(base: Any, leaves: dict[str, np.ndarray]) -> Any:
 def judge_tests(job: Run, weights: tuple) -> dict[str, Any]:
     """{"tests": name -> what the run is judged by on the texts of that section of [tests], beside its own baselines}.
 
-    The part is "test", or "validation" where there is none; texts that the run has trained on are left out. The
-    baselines learn from the run's training part, as for its own texts.
+    The part is "test", or "validation" where there is none; texts that the run or one of its past runs has trained on are
+    left out. The baselines learn from the run's training part, as for its own texts.
     """
     if not job.experiment.tests:
         return {}
-    trained, asked = job.data.documents["train"], {}
+    past = job.experiment.continual.past if job.experiment.continual else ()
+    trained = [*job.data.documents["train"], *(d for run in past for d in past_documents(job.experiment, run))]
+    asked = {}
     for name, section in job.experiment.tests.items():
         asked[name] = judged_documents(job.experiment, section, trained, f"tests.{name}")
     together = [document for _, documents in asked.values() for document in documents]

@@ -37,6 +37,7 @@ def sequences(found: dict) -> Table:
     measures = {
         "average_accuracy": "average\naccuracy",
         "forgetting": "forgetting",
+        "backward_transfer": "backward\ntransfer",
         "forward_transfer": "forward\ntransfer",
     }
     measures = {key: title for key, title in measures.items() if any(key in row for row in found.values())}

@@ -47,11 +47,13 @@ def over_domains(
 
 
 def memory(experiment: Experiment) -> dict[str, Any]:
-    """What is remembered before the first step: group DRO's weights, all alike, or how many updates irm has had."""
+    """What is remembered before the first step: group DRO's log q, all alike, or how many updates irm has had."""
     section, count = active(experiment), len(experiment.data.domains or ())
     if section is None:
         return {}
-    return {MEMORY: jnp.zeros((), jnp.int32) if section.method == "irm" else jnp.full(count, 1.0 / count, jnp.float32)}
+    return {
+        MEMORY: jnp.zeros((), jnp.int32) if section.method == "irm" else jnp.full(count, -np.log(count), jnp.float32)
+    }
 
 
 def remembering(experiment: Experiment, gradient: Callable) -> Callable:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.config import Experiment
-from minillm.data import batches, continued, masking, pairs, rows, spans
+from minillm.data import batches, continued, masking, pairs, rows, spans, synthetic
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.errors import UserError
 from minillm.experiment.textless import EVALUATION as EVALUATION

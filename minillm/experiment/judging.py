@@ -84,8 +84,10 @@ def worst_domain(documents: Documents, right: np.ndarray) -> intervals.Metric:
     """The accuracy in that domain where it is least; nothing where all documents are of one."""
     domains = np.array([document.domain or "" for document in documents])
     parts = [domains == name for name in np.unique(domains)]
-    rate = lambda weights, own: (weights[:, own] @ right[own]) / np.maximum(weights[:, own].sum(1), 1e-9)
-    least = lambda weights: np.min([rate(weights, own) for own in parts], axis=0)
+    counted = lambda weights, own: weights[:, own].sum(1)
+    rate = lambda weights, own: (weights[:, own] @ right[own]) / np.maximum(counted(weights, own), 1e-9)
+    here = lambda weights, own: np.where(counted(weights, own) > 0, rate(weights, own), 1.0)  # a draw may miss a domain
+    least = lambda weights: np.min([here(weights, own) for own in parts], axis=0)
     return lambda weights: {"accuracy_worst": least(weights)} if len(parts) > 1 else {}
 
 

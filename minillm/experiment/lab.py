@@ -66,10 +66,8 @@ class Lab:
             raise ValueError("either members, or tasks and methods")
         if self.tasks and len(self.sections()) < len(self.tasks) * len(self.methods):
             raise ValueError("two pairs of a task and a method have the same name, TASK-METHOD: rename one")
-        named = [
-            *([self.untrained] if self.untrained else []),
-            *(m for order in self.sequences.values() for m in order),
-        ]
+        named = [member for order in self.sequences.values() for member in order]
+        named += [self.untrained] if self.untrained else []
         if unknown := [name for name in named if name not in self.sections()]:
             raise ValueError(f"sequences and untrained name members, and {unknown[0]} is none")
         if unknown := sorted(set(self.apart) - set(self.sequences)):
@@ -188,10 +186,10 @@ def plan(
     lies in `root`.
     """
     texts, members = {}, lab.sections()
-    judged = set() if judged is None else judged
+    judged, before = set() if judged is None else judged, chains.members_before(members)
     for member, sections in members.items():
-        first = chains.member_before(sections, members)
-        ready = first is None or all((root / "runs" / f"{first}-{seed}/summary.json").exists() for seed in lab.seeds)
+        first = [root / "runs" / f"{name}-{seed}" for name in before[member] for seed in lab.seeds]
+        ready = all((run / "summary.json").exists() for run in first)
         if (stage is not None and member not in stage) or not ready:
             continue
         located = [_locate(sections, root, seed, members) for seed in lab.seeds]

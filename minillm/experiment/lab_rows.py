@@ -47,7 +47,7 @@ def make_row(member: str, runs: list[Job], summaries: list[dict], part: str) -> 
 
 def judged_part(found: dict[str, Any]) -> dict[str, float]:
     """The metrics of a task of [tasks] or of a section of [tests], on the part that it is judged on."""
-    return found[found.get("judged", "validation")]
+    return found.get(found.get("judged", "validation"), found)  # older runs have the metrics of [tests] as they are
 
 
 def worst_held_out(
@@ -57,7 +57,7 @@ def worst_held_out(
 
     Nothing where tasks hold out none, or a method lacks one of them.
     """
-    if not tasks or not all("held_out" in row for row in rows):
+    if not tasks or not all("held_out" in row and "accuracy" in row for row in rows):
         return {}
     found = {}
     for method in dict.fromkeys(row["method"] for row in rows):

@@ -34,14 +34,14 @@ def bought(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def from_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How far the other members are from the first of their task, or with as many labels, seed by seed; of labs with
-    [annotation] or held-out domains alone.
+    """How far the other members are from the first of their task, with as many labels and the same held-out domains, seed
+    by seed; of labs with [annotation] or held-out domains alone.
 
     {"left", "right", "metric", "value", "low", "high", "p"}: the mean of right - left, by Student's t.
     """
     found, firsts = [], {}
     for row in (row for row in rows if {"labels", "held_out"} & set(row) and len(row["seeds"]) > 1):
-        key = row.get("task", row.get("labels"))
+        key = (row.get("task"), row.get("labels"), tuple(row.get("held_out", ())))
         metric = next((name for name in COLUMNS if name in row), None)
         first = firsts.setdefault(key, row)
         if first is row or metric is None or metric not in first or first["seeds"] != row["seeds"]:

@@ -121,6 +121,9 @@ def evaluate(
         answers = judging.model_answers(setup, experiment, weights, data.evaluation(split), documents)
         held_out |= judging.judge(experiment, documents, answers).metrics
     if attacked is not None:
+        if experiment.objective.markers:
+            message = "reworded texts may lose the words of objective.markers"
+            raise UserError(message, "--attack", "attack a run without markers")
         reads = "text" if data.documents else experiment.data.source
         attacked.refuse_mismatch(
             experiment.objective.name, reads, bool(experiment.base.run or experiment.pretrain), str(root)

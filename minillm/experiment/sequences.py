@@ -32,16 +32,18 @@ def describe(
 def kept(seeds: Sequence[Sequence[Path]], folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """{"kept": rows of `keep`}; seeds: for each seed the runs of all tasks, in order. Asked once, and kept in `folder`.
 
-    {} where the runs have not all trained something small on one base.
+    {} where the runs of a seed have not all trained something small on one base.
     """
-    experiments = [configs.load(folders.existing(run).config) for runs in seeds for run in runs]
-    if len({found.base.run for found in experiments}) > 1 or any(e.tuning.method == "full" for e in experiments):
-        return {}
-    path = folder / f"{seeds[0][-1].name}.json"
-    if not path.exists():
+    for runs in seeds:
+        experiments = [configs.load(folders.existing(run).config) for run in runs]
+        if len({found.base.run for found in experiments}) > 1 or any(e.tuning.method == "full" for e in experiments):
+            return {}
+    asked = [{run.name: folders.read_json(run / "summary.json")["parameter_hash"] for run in runs} for runs in seeds]
+    path = folder / f"{'+'.join(run.name for run in seeds[0])}.json"
+    if not path.exists() or folders.read_json(path)["asked"] != asked:
         say(f"Asking the adapters of {', '.join(run.name for run in seeds[0][:-1])} (and other seeds) again")
-        folders.write_json(path, [row for runs in seeds for row in keep(runs, folder)])
-    return {"kept": folders.read_json(path)}
+        folders.write_json(path, {"asked": asked, "rows": [row for runs in seeds for row in keep(runs, folder)]})
+    return {"kept": folders.read_json(path)["rows"]}
 
 
 def keep(runs: Sequence[Path], folder: Path) -> list[dict[str, Any]]:

@@ -112,6 +112,9 @@ def _refuse_sizes(experiment: Experiment, context: int) -> None:
         message = f"{parts} = {count} cannot be split over mesh.data = {experiment.mesh.data} devices"
         raise UserError(message, f"train.{parts}, mesh.data", f"make {parts} a multiple of mesh.data")
     if jax.process_count() > 1 and train.shards == 1:
+        if experiment.invariance is not None and experiment.invariance.method == "irm":
+            message = "several processes share a batch by its shards, and irm's penalty cannot be parted into shards"
+            raise UserError(message, "invariance.method", "use dro, or one process")
         message = "several processes share a batch by its shards, got 1"
         raise UserError(message, "train.shards", "set it to mesh.data or more")
 

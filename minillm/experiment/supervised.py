@@ -5,6 +5,7 @@ number itself, or a tag per unit (O, then B- and I- of each entity type). Questi
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,10 +74,11 @@ def _marked(markers: Sequence[str], pieces: Any, documents: Documents, made: row
     """The rows with the token at which each marker first begins. Raises: UserError where a text has not all of them."""
     places = np.zeros((len(documents), len(markers)), np.int32)
     kept = (made.mask & (made.token_types == 0)).sum(1) - 2  # tokens of the text, without its frame
+    words = [re.compile(rf"(?<![0-9A-Za-z_]){re.escape(marker)}(?![0-9A-Za-z_])") for marker in markers]
     for row, document in enumerate(documents):
         _, spans = pieces.encode_places(document.text)
-        for number, marker in enumerate(markers):
-            first = document.text.find(marker)
+        for number, (marker, word) in enumerate(zip(markers, words, strict=True)):
+            first = found.start() if (found := word.search(document.text)) else -1
             token = next((place for place, (_, after) in enumerate(spans) if after > first >= 0), kept[row])
             if token >= kept[row]:
                 message = f"no {marker!r} in the text, or not among its first {kept[row]} tokens"

@@ -96,7 +96,8 @@ def _beam_search(params, batch, rules, module, config, tokens: int, beams: int):
     only_first = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)  # the beams are equal at first: one is enough
     none = jnp.full((rows, beams), -jnp.inf)
     blank = jnp.zeros((rows, beams, tokens), jnp.int32)
-    owed = owed and owed._replace(left=jnp.repeat(owed.left[:, None], beams, axis=1))
+    if owed is not None:
+        owed = owed._replace(left=jnp.repeat(owed.left[:, None], beams, axis=1))
     start = Search(jnp.zeros((), jnp.int32), carry, hidden, only_first + jnp.zeros((rows, 1)), blank, none, blank, owed)
 
     def carried(carry, parents):  # each beam goes on from its parent's carry

@@ -49,9 +49,11 @@ def mask(scores: Float[Array, "*rows vocab"], owed: Owed | None, stop, room) -> 
 
 def pay(owed: Owed | None, tokens: Int[Array, "*rows"]) -> Owed | None:
     """What is left after a token of each row."""
-    return owed and owed._replace(left=owed.left - (tokens[..., None] == owed.signs))
+    return None if owed is None else owed._replace(left=owed.left - (tokens[..., None] == owed.signs))
 
 
 def follow(owed: Owed | None, parents: Int[Array, "batch beams"]) -> Owed | None:
     """What is left for beams that go on from their parents."""
-    return owed and owed._replace(left=jnp.take_along_axis(owed.left, parents[..., None], axis=1))
+    if owed is None:
+        return None
+    return owed._replace(left=jnp.take_along_axis(owed.left, parents[..., None], axis=1))

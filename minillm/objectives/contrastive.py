@@ -7,8 +7,8 @@
              P(i): the other examples of the batch with i's label                  Khosla et al. 2020, equation 2 (L_out)
 
 The second stands beside the cross-entropy of a classifier: CE + strength SCL, where Gunel et al. 2021, equation 1, have
-(1 - l) CE + l SCL, the same with l = strength / (1 + strength) but for a factor, which Adam does not see. Examples of a batch
-interact, so that a batch cannot be parted and added up (contract 3): `interacts` says so.
+(1 - l) CE + l SCL, the same with l = strength / (1 + strength) but for a factor of the gradient, which Adam sees through clipping alone.
+Examples of a batch interact, so that a batch cannot be parted and added up (contract 3): `interacts` says so.
 """
 
 import jax

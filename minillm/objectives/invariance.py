@@ -23,7 +23,7 @@ from minillm.models.contract import Batch, Model
 from minillm.objectives.contract import Sums
 from minillm.objectives.supervised import class_sums, head_scores
 
-MEMORY = "invariance"  # in a state's extra: irm's number of updates, or group DRO's q
+MEMORY = "invariance"  # in a state's extra: irm's number of updates, or group DRO's log q
 Scores = Float[Array, "batch labels"]
 Own = Float[Array, "batch domains"]  # 1 where a row with weight is of that domain
 
@@ -71,15 +71,16 @@ def classify_irm(
 ) -> Sums:  # fmt: skip
     """`classify`, and the sum "irm", `strength` times the estimate, once at the most during `warmup` updates.
 
-    Batch: domains [batch] int, places in `domains`. The metric "irm" is the estimate itself. Their program divides all by
-    the strength where it is above 1, which Adam does not see.
+    Batch: domains [batch] int, places in `domains`. The metric "irm" is the estimate itself. As in their program all is
+    divided by the strength that counts where it is above 1, so that the end of the warm-up makes no large step.
     """
     scores = head_scores(model, params, batch, key, "classify").astype(jnp.float32)
     sums = class_sums(scores, batch, extra)
     penalty = irm_estimate(scores, batch["labels"], own_rows(batch, domains))
     factor = jnp.where(extra[MEMORY] < warmup, min(1.0, strength), strength) if warmup else strength
-    one = jnp.ones(())
-    terms, weights, metrics = {"irm": factor * penalty}, {"irm": one}, {"irm": (penalty, one)}
+    one, scale = jnp.ones(()), 1.0 / jnp.maximum(factor, 1.0)
+    terms = {"loss": scale * sums.sums["loss"], "irm": scale * factor * penalty}
+    weights, metrics = {"irm": one}, {"irm": (penalty, one)}
     return Sums(sums.sums | terms, sums.weights | weights, sums.metrics | metrics, extra)
 
 
@@ -87,7 +88,7 @@ def classify_dro(
     model: Model, params, batch: Batch, key=None, extra=None, *, domains: tuple[str, ...], label_smoothing: float = 0.0
 ) -> Sums:
     """A sum "risk_NAME" per domain, which counts q_e times; metrics of them as they are, and q as "weight_NAME"."""
-    scores, q = head_scores(model, params, batch, key, "classify"), extra[MEMORY]
+    scores, q = head_scores(model, params, batch, key, "classify"), jax.nn.softmax(extra[MEMORY])
     metrics, sums, weights = dict(class_sums(scores, batch).metrics), {}, {}
     for place, (name, own) in enumerate(zip(domains, own_rows(batch, domains).T, strict=True)):
         part = class_sums(scores, {**batch, "weights": own}, label_smoothing=label_smoothing)
@@ -106,8 +107,10 @@ def own_rows(batch: Batch, domains: tuple[str, ...]) -> Own:
 
 
 def reweigh_domains(
-    weights: Float[Array, "domains"], risks: Float[Array, "domains"], rate: float
+    log_weights: Float[Array, "domains"], risks: Float[Array, "domains"], rate: float
 ) -> Float[Array, "domains"]:
-    """Group DRO's weights after a step: the worse a domain, the more it counts next time."""
-    raised = weights * jnp.exp(rate * jax.lax.stop_gradient(risks))
-    return raised / raised.sum()
+    """The logarithms of group DRO's weights after a step: the worse a domain, the more it counts next time.
+
+    A weight itself would reach 0 in float32 after some hundred steps, and never come back.
+    """
+    return jax.nn.log_softmax(log_weights + rate * jax.lax.stop_gradient(risks))

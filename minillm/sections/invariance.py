@@ -6,14 +6,7 @@ from typing import Any, Literal
 from minillm.errors import UserError
 from minillm.sections.data import STRICT
 
-APART = (
-    "adversarial",
-    "pseudo",
-    "consistency",
-    "contrastive",
-    "continual",
-    "tasks",
-)  # sections that it has no sense beside
+ALONE = ("adversarial", "pseudo", "consistency", "contrastive", "continual", "tasks")  # it has no sense beside them
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ def refuse_invariance(experiment: Any, where: str) -> None:
     if len(experiment.data.domains or ()) < 2:
         message = "what holds in every domain is learned from two domains at least"
         raise UserError(message, f"{where}: data.domains", "name them")
-    for name in (name for name in APART if getattr(experiment, name)):
+    for name in (name for name in ALONE if getattr(experiment, name)):
         raise UserError(f"[invariance] and [{name}] do not go together", place, "leave one of them out")
     if section.method == "irm" and experiment.objective.label_smoothing:
         message = "irm asks for the scale at which the labels are likeliest, and smoothing asks for another"

@@ -26,14 +26,8 @@ def refuse_mismatch(experiment: Any, where: str) -> None:
     if reads not in needs.reads:
         mend = f"use {' or '.join('a source of text' if name == 'text' else name for name in needs.reads)}"
         raise UserError(f"{objective} cannot read the source {data.source!r}", f"{where}: data.source", mend)
-    known = data.source in (
-        *corpora.FILES,
-        *corpora.PACKAGES,
-        *corpora.PAIRED,
-        *SYNTHETIC,
-        *IMAGES,
-    )  # others are refused where they are read
-    if known and (unread := unread_keys(data)):
+    known = (*corpora.FILES, *corpora.PACKAGES, *corpora.PAIRED, *SYNTHETIC, *IMAGES)
+    if data.source in known and (unread := unread_keys(data)):
         mend = "leave it out"
         mend += ", or set data.source = 'text' to read a file" if unread[0] == "path" else ""
         raise UserError(f"{unread[0]} says nothing to the source {data.source!r}", f"{where}: data.{unread[0]}", mend)
@@ -56,8 +50,9 @@ def _refuse_markers(experiment: Any, kind: str, where: str) -> None:
     if kind != "bert" or experiment.data.source in IMAGES:
         message = f"{'images have' if kind == 'bert' else f'a {kind} reads'} no marked words"
         raise UserError(message, f"{where}: objective.markers", "leave it out, or use texts and model.kind = 'bert'")
-    if experiment.augment or experiment.attack:
-        section = "augment" if experiment.augment else "attack"
+    uda = experiment.consistency is not None and experiment.consistency.method == "uda"
+    rewording = {"augment": experiment.augment, "attack": experiment.attack, "consistency": uda}
+    for section in (name for name, there in rewording.items() if there):
         message = "reworded texts may lose the words of objective.markers"
         raise UserError(message, f"{where}: {section}", "leave it out, or the markers")
 

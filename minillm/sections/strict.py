@@ -10,6 +10,8 @@ import pydantic
 
 from minillm.errors import UserError
 
+RENAMED = {("consistency", "kind"): "method", ("pseudo", "weight"): "strength", ("tasks", "coefficient"): "strength"}
+
 
 def validate(kind: type, raw: dict, where: str, prefix: str = "", unknown: str = "unknown key") -> Any:
     """raw -> an instance of the dataclass `kind`; a pydantic error becomes one line that names file and key."""
@@ -24,6 +26,8 @@ def validate(kind: type, raw: dict, where: str, prefix: str = "", unknown: str =
             known = [name for name in _known_keys(kind, error["loc"]) if name != "vocabulary" or not prefix]
             close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
             message = unknown
+            now = RENAMED.get((key.split(".")[0], str(error["loc"][-1])))
+            close = [now] if now in known else close
             mend = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         elif error["type"] in ("missing", "missing_argument"):
             message, mend = "this key is missing", "add it to the config"
