@@ -57,6 +57,7 @@ def test_every_text_has_exactly_its_signs(random_model, seed):
         assert [text.count(sign) for sign in SIGNS] == counts[place].tolist()
 
 
+@pytest.mark.slow
 def test_without_signs_nothing_changes(random_model):
     config, weights, prompts = random_model
     none = make_owed((), [()] * ROWS)

@@ -132,6 +132,7 @@ def test_what_was_learned_is_evaluated_predicted_and_sampled_alike(done, capsys)
             predict(root, bad)
 
 
+@pytest.mark.slow
 def test_held_to_its_signs_a_run_keeps_them_all_and_may_be_sampled(done):
     opened, params = open_translator(done[0])
     exact = dataclasses.replace(opened.experiment, pairs=dataclasses.replace(opened.experiment.pairs, exact=True))
