@@ -56,10 +56,10 @@ from minillm import config as configs
 from minillm import params
 from minillm.course.record import figure_path, report
 from minillm.evaluation.probe import fit_ridge, ridge_probe
-from minillm.experiment import lab as labs
+from minillm.experiment.ask.reopen import open_run
 from minillm.experiment.data import split_documents
-from minillm.experiment.describe import product_flops
-from minillm.experiment.reopen import open_run
+from minillm.experiment.many import lab as labs
+from minillm.experiment.paper.describe import product_flops
 from minillm.models import gpt
 from minillm.models.contract import bind
 from minillm.objectives.causal import causal

@@ -40,8 +40,8 @@ from minillm import config, params
 from minillm.course.record import figure_path, report
 from minillm.data import clean, corpora
 from minillm.evaluation import compression, ngram
-from minillm.experiment.describe import describe, step_flops
-from minillm.experiment.hardware import ASSUMED_CPU, H100
+from minillm.experiment.paper.describe import describe, step_flops
+from minillm.experiment.paper.hardware import ASSUMED_CPU, H100
 from minillm.models import gpt
 from minillm.models.contract import bind
 from minillm.objectives.causal import causal

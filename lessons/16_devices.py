@@ -37,7 +37,7 @@ from jax import NamedSharding, P
 from minillm import config as configs
 from minillm import hosts, params, sharding
 from minillm.course.record import figure_path, report
-from minillm.experiment.describe import step_arguments
+from minillm.experiment.paper.describe import step_arguments
 from minillm.experiment.setup import make_setup
 from minillm.models import gpt
 from minillm.models.contract import bind

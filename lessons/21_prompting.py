@@ -43,7 +43,7 @@ from minillm import config, params
 from minillm.course.record import figure_path, report
 from minillm.data import batches, rows, tokenizer
 from minillm.experiment import judging, labelled, supervised
-from minillm.experiment.prompting import ask, make_asked, name_shots, read_known
+from minillm.experiment.recipes.prompting import ask, make_asked, name_shots, read_known
 from minillm.inference import prompting
 from minillm.models import gpt
 from minillm.models.contract import bind

@@ -41,7 +41,7 @@ from minillm.evaluation import linear_rule, noise, textual
 from minillm.evaluation.classification import single_label
 from minillm.evaluation.intervals import over_seeds, paired_seeds
 from minillm.experiment import base, exchange, labelled
-from minillm.experiment.annotation import unseen_probabilities
+from minillm.experiment.recipes.annotation import unseen_probabilities
 from minillm.inference.sentence import embed_texts
 from minillm.models import bert, contract
 from minillm.objectives import contrastive

@@ -47,7 +47,7 @@ from minillm.course.record import figure_path, report
 from minillm.data import corpora, windows
 from minillm.data.rows import Frame, row_batch_at, row_evaluation_batches
 from minillm.evaluation import answers, retrieval
-from minillm.experiment.search import embedder
+from minillm.experiment.ask.search import embedder
 from minillm.inference.spans import best_span
 from minillm.models import bert
 from minillm.models.contract import bind

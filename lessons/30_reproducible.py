@@ -49,8 +49,9 @@ from minillm.course.record import figure_path, report
 from minillm.data import synthetic
 from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds, paired_seeds, welch
-from minillm.experiment import draws, fork
+from minillm.experiment import fork
 from minillm.experiment import run as runs
+from minillm.experiment.many import draws
 from minillm.experiment.verify import verify
 from minillm.models import contract, gpt
 from minillm.objectives.causal import causal

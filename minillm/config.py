@@ -79,9 +79,9 @@ class Experiment:
     contrastive: ContrastiveConfig | None = None
     invariance: InvarianceConfig | None = None
     pretrain: dict[str, Any] = field(default_factory=dict)  # sections of the stage before; see `experiment/base.py`
-    tasks: dict[str, TaskConfig] | None = None  # learned beside the run's own; see `experiment/mixture.py`
+    tasks: dict[str, TaskConfig] | None = None  # learned beside the run's own; see `experiment/recipes/mixture.py`
     mixing: MixingConfig | None = None
-    continual: ContinualConfig | None = None  # None: the base's head is not kept; see `experiment/continual.py`
+    continual: ContinualConfig | None = None  # None: the base's head is not kept; see `experiment/recipes/continual.py`
     tests: dict[str, DataConfig] | None = None  # other texts of the same classes, to be judged on at the end
 
     def __post_init__(self):

@@ -23,7 +23,8 @@ prepare()  # the cache of compiled programs
 from poison import poisoned
 
 from minillm import cli
-from minillm.experiment import display, mixture, reopen, verify  # noqa: F401  (imported once, not by every child)
+from minillm.experiment.ask import reopen  # noqa: F401  (imported once, not by every child)
+from minillm.experiment.recipes import mixture
 
 COPY = Path(__file__).parents[1] / "configs/copy.toml"
 STEPS = 400

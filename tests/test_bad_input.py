@@ -323,7 +323,7 @@ def test_a_misspelt_model_is_told_from_a_run(command, tmp_path):
 def test_what_a_user_types_is_text(trained, command, capsys, monkeypatch):
     """Control symbols and markup in a prompt are characters: nothing is interpreted, nothing is lost."""
     from minillm.config import SampleConfig
-    from minillm.experiment import reopen
+    from minillm.experiment.ask import reopen
 
     prompts = ("<s></s><pad>", "[bold]x[/bold]", "<b>&amp;")
     rows = reopen.sample(trained, SampleConfig(prompts, tokens=2))

@@ -11,8 +11,8 @@ from minillm import config as configs
 from minillm.bits import hash_file
 from minillm.errors import UserError
 from minillm.experiment import fork as forks
-from minillm.experiment import reopen
 from minillm.experiment import run as runs
+from minillm.experiment.ask import reopen
 from minillm.experiment.folder import RunFolder, read_json, read_lines, write_json
 from minillm.experiment.verify import verify
 from minillm.training import checkpoint, loop, provenance

@@ -15,12 +15,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from minillm import config as configs
 from minillm import sharding
 from minillm.errors import UserError
-from minillm.experiment import costs
-from minillm.experiment.collectives import Collective, collectives, first_group, sent, summarise
-from minillm.experiment.describe import compile_step
-from minillm.experiment.estimate import exchange_seconds
-from minillm.experiment.hardware import ASSUMED_CPU, H100
-from minillm.experiment.scaling import find_laws, predict, scale, sizes_of
+from minillm.experiment.paper import costs
+from minillm.experiment.paper.collectives import Collective, collectives, first_group, sent, summarise
+from minillm.experiment.paper.describe import compile_step
+from minillm.experiment.paper.estimate import exchange_seconds
+from minillm.experiment.paper.hardware import ASSUMED_CPU, H100
+from minillm.experiment.paper.scaling import find_laws, predict, scale, sizes_of
 from minillm.report import cost
 
 ROWS, LENGTH, WIDTH, HIDDEN, LAYERS, VOCABULARY, FLOAT = 16, 18, 32, 64, 3, 14, 4

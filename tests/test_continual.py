@@ -12,10 +12,12 @@ from minillm import config as configs
 from minillm.config import load
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import continual, exchange, mixture, sequences
-from minillm.experiment import lab as labs
+from minillm.experiment import exchange
 from minillm.experiment import run as runs
-from minillm.experiment.reopen import open_run
+from minillm.experiment.ask.reopen import open_run
+from minillm.experiment.many import lab as labs
+from minillm.experiment.many import sequences
+from minillm.experiment.recipes import continual, mixture
 from minillm.experiment.verify import verify
 from minillm.models.contract import Model
 from minillm.objectives.contract import Sums, total_loss
@@ -252,8 +254,8 @@ def test_a_lab_refuses_what_cannot_go_on_before_its_bases_have_run(folder):
 
 def test_a_past_run_gives_the_labels_that_it_had_bought(folder, tmp_path):
     """Of a run with few labels those, wrong ones among them, and none that its annotators never wrote."""
-    from minillm.experiment.annotation import annotate
     from minillm.experiment.data import split_documents
+    from minillm.experiment.recipes.annotation import annotate
 
     (tmp_path / "past").mkdir()
     past = bases.load(folder / "old.toml", ["annotation={labels = 12, noise = 0.25}"])

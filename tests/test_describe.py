@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from minillm import config as configs
-from minillm.experiment import costs
-from minillm.experiment.describe import describe, product_flops, step_flops
-from minillm.experiment.hardware import H100, hardware
+from minillm.experiment.paper import costs
+from minillm.experiment.paper.describe import describe, product_flops, step_flops
+from minillm.experiment.paper.hardware import H100, hardware
 
 QUICKSTART = Path(__file__).parents[1] / "configs/quickstart.toml"
 LARGE = ["model.width=2048", "model.layers=24", "model.heads=16", "model.hidden=5632", "train.batch_size=1",

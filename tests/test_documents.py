@@ -6,7 +6,7 @@ import pytest
 
 from minillm.experiment import base as bases
 from minillm.experiment import run as runs
-from minillm.experiment.describe import describe
+from minillm.experiment.paper.describe import describe
 
 pytestmark = pytest.mark.parity  # these fetch 135 MB
 

@@ -12,7 +12,7 @@ from minillm import config as configs
 from minillm.commands import shared
 from minillm.errors import UserError
 from minillm.experiment.data import vocabulary_size
-from minillm.experiment.describe import step_arguments
+from minillm.experiment.paper.describe import step_arguments
 from minillm.experiment.setup import make_setup, refuse_kernel, with_own_kernel
 from minillm.nn import attention
 

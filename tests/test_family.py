@@ -10,12 +10,12 @@ import pytest
 
 from minillm import config as configs
 from minillm.errors import UserError
-from minillm.experiment import fill, reopen
 from minillm.experiment import fork as forks
 from minillm.experiment import run as runs
+from minillm.experiment.ask import fill, reopen
 from minillm.experiment.data import load_data, vocabulary_size
-from minillm.experiment.describe import step_flops
 from minillm.experiment.examples import made_up
+from minillm.experiment.paper.describe import step_flops
 from minillm.experiment.setup import make_setup, new_state
 from minillm.experiment.verify import verify
 

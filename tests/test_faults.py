@@ -22,8 +22,9 @@ from minillm import config as configs
 from minillm.bits import replace_file
 from minillm.commands import shared
 from minillm.errors import UserError
-from minillm.experiment import mixture, results, verify
+from minillm.experiment import results, verify
 from minillm.experiment import run as runs
+from minillm.experiment.recipes import mixture
 from minillm.objectives import OBJECTIVES
 from minillm.report import plot
 from minillm.training import checkpoint, loop, provenance

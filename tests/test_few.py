@@ -15,8 +15,10 @@ from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation import noise
 from minillm.evaluation.similarity import nearest_accuracy
-from minillm.experiment import annotation as bought
-from minillm.experiment import few, labels_bought, supervised, teacher
+from minillm.experiment import supervised
+from minillm.experiment.many import labels_bought
+from minillm.experiment.recipes import annotation as bought
+from minillm.experiment.recipes import few, teacher
 from minillm.models import bert
 from minillm.models.contract import bind
 from minillm.objectives import consistency, contrastive
@@ -365,7 +367,7 @@ def test_a_seed_has_labels_of_its_own_unless_the_section_says_which():
     found = experiment(annotation={"labels": 20})
     other = dataclasses.replace(found, train=dataclasses.replace(found.train, seed=1))
     texts = [document._replace(label=("business", "tech")[n % 2]) for n, document in enumerate(documents((60,)))]
-    from minillm.experiment.annotation import annotate
+    from minillm.experiment.recipes.annotation import annotate
 
     names = [[document.name for document in annotate(each, texts).labelled] for each in (found, other)]
     assert names[0] != names[1]

@@ -10,8 +10,8 @@ from tiny_labelled import based, config, reviews, silent
 
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import reopen
 from minillm.experiment import run as runs
+from minillm.experiment.ask import reopen
 from minillm.experiment.verify import verify
 
 pytestmark = pytest.mark.slow

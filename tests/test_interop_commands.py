@@ -91,7 +91,7 @@ def test_import_sample_and_export_by_command(tmp_path):
 def test_an_imported_gpt_goes_on_where_a_run_would(imported, tmp_path):
     """Sampling it is sampling its weights; its text is not known, so it is not evaluated; others do not write."""
     from minillm.config import SampleConfig
-    from minillm.experiment import reopen
+    from minillm.experiment.ask import reopen
 
     opened = reopen.open_run(imported)
     (row,) = reopen.sample(imported, SampleConfig(("the",), tokens=3, temperature=0.0))

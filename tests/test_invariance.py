@@ -12,8 +12,8 @@ import pytest
 from minillm.data.document import Document
 from minillm.evaluation import linear_rule, textual
 from minillm.experiment import display_lab, judging
-from minillm.experiment.lab_rows import worst_held_out
-from minillm.experiment.labels_bought import from_first
+from minillm.experiment.many.lab_rows import worst_held_out
+from minillm.experiment.many.labels_bought import from_first
 from minillm.models.contract import Model, Output
 from minillm.objectives import invariance
 from minillm.objectives.contract import interacts

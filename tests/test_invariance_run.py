@@ -12,9 +12,9 @@ from tiny_labelled import config, reviews, silent
 from minillm.data import packages
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import domains
 from minillm.experiment import run as runs
 from minillm.experiment.data import load_data
+from minillm.experiment.recipes import domains
 from minillm.experiment.setup import make_setup, new_state
 from minillm.experiment.verify import verify
 

@@ -12,7 +12,7 @@ import pytest
 
 from minillm.errors import UserError
 from minillm.evaluation.probe import fit_ridge, ridge_probe
-from minillm.experiment import lab as labs
+from minillm.experiment.many import lab as labs
 
 LAB = """
 name = "tiny"
@@ -157,7 +157,7 @@ def test_ridge_equals_scikit_learn():
 
 
 def test_runs_that_begin_with_others_come_after_them():
-    from minillm.experiment import chains
+    from minillm.experiment.many import chains
 
     members = {
         "c": {"base": {"run": "@b-{seed}"}},
@@ -177,7 +177,7 @@ def test_runs_that_begin_with_others_come_after_them():
 
 def test_teachers_and_bases_are_edges_of_one_graph():
     """A student on a base of the lab waits for a teacher that begins with a member."""
-    from minillm.experiment import chains
+    from minillm.experiment.many import chains
 
     teacher = lambda name: {"pseudo": {"run": f"@{name}"}}
     members = {"student": {"base": {"run": "@x"}, **teacher("teacher")}, "a": {"base": {"run": "@x"}},

@@ -10,7 +10,7 @@ from tiny_labelled import PRETRAIN, config, reviews, silent
 
 from minillm.experiment import base as bases
 from minillm.experiment import run as runs
-from minillm.experiment.predict import predict
+from minillm.experiment.ask.predict import predict
 
 MESHES = {"one": [], "two": ["mesh.data=2"], "four": ["mesh.data=2", "mesh.model=2"]}
 TEXTS = ["the room good a book", "awful screen the food a", "a"]

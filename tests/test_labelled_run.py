@@ -19,13 +19,14 @@ from minillm.data import tokenizer
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import display, display_lab, judging, reopen
+from minillm.experiment import display, display_lab, judging
 from minillm.experiment import fork as forks
-from minillm.experiment import lab as labs
 from minillm.experiment import run as runs
-from minillm.experiment import sweep as sweeps
+from minillm.experiment.ask import reopen
+from minillm.experiment.ask.predict import predict
 from minillm.experiment.data import load_data
-from minillm.experiment.predict import predict
+from minillm.experiment.many import lab as labs
+from minillm.experiment.many import sweep as sweeps
 from minillm.experiment.verify import verify
 from minillm.training import checkpoint
 
@@ -502,8 +503,8 @@ def test_markers_say_which_tokens_a_classifier_reads(tmp_path):
 def test_a_gpt_judges_a_text_whatever_padding_stands_before_it(folder, tmp_path):
     """Pretrained on next tokens, tuned on labels; rows of another length give the same scores."""
     from minillm.experiment import supervised
-    from minillm.experiment.predict import as_documents
-    from minillm.experiment.reopen import open_run
+    from minillm.experiment.ask.predict import as_documents
+    from minillm.experiment.ask.reopen import open_run
     from minillm.experiment.saved import restore
 
     text = (folder / "staged.toml").read_text().replace('name = "masked"', 'name = "causal"')

@@ -9,7 +9,7 @@ import pytest
 
 from minillm import params
 from minillm.errors import UserError
-from minillm.experiment.describe import product_flops
+from minillm.experiment.paper.describe import product_flops
 from minillm.models import MODELS
 from minillm.models.contract import bind
 from minillm.nn.linear import LowRank, linear

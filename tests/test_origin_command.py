@@ -14,7 +14,7 @@ from minillm import params
 from minillm.data import tokenizer
 from minillm.errors import UserError
 from minillm.experiment import exchange
-from minillm.experiment import origin as origins
+from minillm.experiment.ask import origin as origins
 from minillm.interop import huggingface
 from minillm.models import MODELS, bert, gpt, vit
 

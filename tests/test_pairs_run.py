@@ -15,11 +15,12 @@ from minillm.config import load
 from minillm.data.augment import read_paraphrases
 from minillm.data.placeholders import SIGNS, find, kept
 from minillm.errors import UserError
-from minillm.experiment import display, paraphrase, reopen, writing
+from minillm.experiment import display, writing
 from minillm.experiment import run as runs
+from minillm.experiment.ask import paraphrase, reopen
+from minillm.experiment.ask.predict import predict
+from minillm.experiment.ask.translate import open_translator, translate
 from minillm.experiment.data import load_data, split_documents
-from minillm.experiment.predict import predict
-from minillm.experiment.translate import open_translator, translate
 
 DIGITS = dict(
     zip(

@@ -9,8 +9,8 @@ from tiny_labelled import PRETRAIN, based, config, reviews, silent
 from minillm.experiment import base as bases
 from minillm.experiment import exchange, supervised
 from minillm.experiment import run as runs
-from minillm.experiment.predict import as_documents, predict
-from minillm.experiment.reopen import open_run
+from minillm.experiment.ask.predict import as_documents, predict
+from minillm.experiment.ask.reopen import open_run
 from minillm.experiment.saved import restore
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]  # third parties warn about themselves

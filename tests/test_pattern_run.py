@@ -10,10 +10,11 @@ from tiny_labelled import config, reviews, silent
 
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import describe, reopen
-from minillm.experiment import prompt as prompting
 from minillm.experiment import run as runs
-from minillm.experiment.predict import predict
+from minillm.experiment.ask import prompt as prompting
+from minillm.experiment.ask import reopen
+from minillm.experiment.ask.predict import predict
+from minillm.experiment.paper import describe
 
 PROMPT = '[prompt]\ntemplate = "{text} :{label}"\nwords = ["b", "g"]\n'
 SHOTS = PROMPT + "shots = [0, 1]\n"

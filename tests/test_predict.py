@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from minillm.cli import app
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import display, display_drift, drift
+from minillm.experiment import display, display_drift
 from minillm.experiment import run as runs
-from minillm.experiment.predict import predict
+from minillm.experiment.ask import drift
+from minillm.experiment.ask.predict import predict
 
 WORDS = ["room", "book", "food", "screen", "the", "was", "so", "quite"]
 

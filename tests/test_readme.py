@@ -9,7 +9,7 @@ import pytest
 
 from minillm import config as configs
 from minillm.data import fetch
-from minillm.experiment import lab as labs
+from minillm.experiment.many import lab as labs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")

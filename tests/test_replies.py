@@ -8,7 +8,7 @@ import pytest
 from minillm.data import conversations, corpora
 from minillm.errors import UserError
 from minillm.evaluation import coverage, replies
-from minillm.experiment.predict import hand_over
+from minillm.experiment.ask.predict import hand_over
 from minillm.inference.prompting import score_rows
 from minillm.models import gpt
 from minillm.models.contract import bind

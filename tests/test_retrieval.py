@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from minillm.cli import app
 from minillm.errors import UserError
 from minillm.evaluation import retrieval
-from minillm.experiment import search as searching
+from minillm.experiment.ask import search as searching
 
 WORDS = ["cat", "dog", "sat", "mat", "on", "big", "red", "hat"]
 

@@ -11,7 +11,7 @@ from tiny_labelled import config, reviews, silent
 from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import run as runs
-from minillm.experiment.reopen import evaluate
+from minillm.experiment.ask.reopen import evaluate
 from minillm.sections.adversarial import chosen_attack
 
 RECIPES = ["adversarial={ method = 'freelb', strength = 0.3, steps = 2 }", "augment={ delete = 0.2, swap = 0.1 }"]

@@ -141,7 +141,7 @@ def test_verify_refuses_a_broken_chain_and_a_damaged_checkpoint(straight, tmp_pa
 
 def test_verify_compares_checkpoints_with_the_replay(straight, tmp_path):
     """Weights changed and saved with right hashes, as no flipped bit would be: only a replay can tell."""
-    from minillm.experiment.reopen import open_run
+    from minillm.experiment.ask.reopen import open_run
     from minillm.experiment.saved import restore
 
     shutil.copytree(straight, tmp_path / "run")

@@ -15,11 +15,13 @@ from minillm import cli
 from minillm import config as configs
 from minillm.errors import Diverged, UserError
 from minillm.evaluation.intervals import over_seeds, welch
-from minillm.experiment import display, display_lab, draws, reopen, seeds, workers
+from minillm.experiment import display, display_lab
 from minillm.experiment import run as runs
-from minillm.experiment import sweep as sweeps
-from minillm.experiment.draws import Search
-from minillm.experiment.workers import Job, Workers
+from minillm.experiment.ask import reopen
+from minillm.experiment.many import draws, seeds, workers
+from minillm.experiment.many import sweep as sweeps
+from minillm.experiment.many.draws import Search
+from minillm.experiment.many.workers import Job, Workers
 
 COPY = Path(__file__).parents[1] / "configs/copy.toml"
 GRID = {

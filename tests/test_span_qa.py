@@ -15,7 +15,7 @@ from minillm.cli import app
 from minillm.errors import UserError
 from minillm.experiment import base as bases
 from minillm.experiment import run as runs
-from minillm.experiment.predict import predict
+from minillm.experiment.ask.predict import predict
 
 KEYS = 'source = "csv"\ntext_key = "question"\npair_key = "passage"\nanswer_key = "answer"\nstart_key = "start"'
 NAMES, PLACES = ("ann", "bob", "cat", "dan", "eve", "fay"), ("rome", "oslo", "bonn", "lima", "kyiv", "bern")

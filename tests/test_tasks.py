@@ -11,10 +11,10 @@ from tiny_labelled import BAD, GOOD, OTHER, config, reviews, silent
 from minillm.data import mixing
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import mixture
 from minillm.experiment import run as runs
-from minillm.experiment.predict import predict
-from minillm.experiment.reopen import evaluate
+from minillm.experiment.ask.predict import predict
+from minillm.experiment.ask.reopen import evaluate
+from minillm.experiment.recipes import mixture
 from minillm.experiment.verify import verify
 from minillm.params import flatten
 from minillm.training import checkpoint
@@ -159,7 +159,7 @@ def test_few_labels_are_those_of_the_runs_own_task(folder, tmp_path):
 
 @pytest.mark.slow
 def test_the_tokenizer_has_read_the_training_texts_of_all_tasks(mixed):
-    from minillm.experiment.reopen import open_run, read_data
+    from minillm.experiment.ask.reopen import open_run, read_data
 
     opened = open_run(mixed[0])
     data = read_data(opened)

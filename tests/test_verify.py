@@ -8,8 +8,8 @@ import pytest
 from tiny_labelled import silent
 
 from minillm import config as configs
-from minillm.experiment import mixture
 from minillm.experiment import run as runs
+from minillm.experiment.recipes import mixture
 from minillm.experiment.verify import verify
 from minillm.params import flatten, unflatten
 

@@ -70,7 +70,7 @@ def origin(
 ) -> None:
     """Shell or original? Whether two runs have their weights from each other, with tensors, tokenizers and outputs."""
     prepare()
-    from minillm.experiment import origin as origins
+    from minillm.experiment.ask import origin as origins
 
     found = origins.compare(left, right, texts)
     output(found, as_json, lambda: origins.show(found))

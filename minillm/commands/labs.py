@@ -30,8 +30,8 @@ def lab(
     prepare()
     environment = _leave_accelerator()
     from minillm.experiment import display_lab
-    from minillm.experiment import lab as labs
-    from minillm.experiment.workers import Workers
+    from minillm.experiment.many import lab as labs
+    from minillm.experiment.many.workers import Workers
 
     found = labs.load(config, tuple(overrides))
     root = out or Path("runs") / found.name
@@ -62,9 +62,9 @@ def sweep(
     prepare()
     environment = _leave_accelerator()
     from minillm.experiment import display_lab
-    from minillm.experiment import sweep as sweeps
-    from minillm.experiment.draws import Search
-    from minillm.experiment.workers import Workers
+    from minillm.experiment.many import sweep as sweeps
+    from minillm.experiment.many.draws import Search
+    from minillm.experiment.many.workers import Workers
 
     if not all(part.strip().isdecimal() for part in seeds.split(",")):
         raise UserError(f"expected numbers with commas, got {seeds!r}", "--seeds", "for example --seeds 0,1,2")

@@ -28,7 +28,7 @@ def prompt(
     """Ask a pretrained run for labels by a template and words, zero- and few-shot, plain and calibrated."""
     prepare()
     from minillm.experiment import display
-    from minillm.experiment import prompt as prompting
+    from minillm.experiment.ask import prompt as prompting
 
     sections = {} if data is None else prompting.read_config(data, overrides)
     said = {"template": template, "words": words, "shots": shots, "demonstrations": demonstrations}
@@ -50,7 +50,7 @@ def replies(
     """Judge a run on questions and replies: how often it finds the right reply, and how varied those are that it writes."""
     prepare()
     from minillm.experiment import display_replies
-    from minillm.experiment import replies as answering
+    from minillm.experiment.ask import replies as answering
 
     found = answering.replies(run, split, candidates, limit, seed)
     output(found, as_json, lambda: display_replies.show(found))
@@ -75,7 +75,7 @@ def paraphrase(
 ) -> None:
     """Put the training texts of a config in other words, by two of the project's translators: back-translation."""
     prepare()
-    from minillm.experiment import paraphrase as rewording
+    from minillm.experiment.ask import paraphrase as rewording
 
     tell = lambda text: None if as_json else typer.echo(text)
     wanted = rewording.Wanted(samples, temperature, seed)

@@ -97,10 +97,11 @@ def describe(
     """Parameters, sharding, memory, FLOPs, collectives and time of a config's step; allocates nothing."""
     prepare()
     from minillm import sharding
-    from minillm.experiment import base, costs
-    from minillm.experiment import describe as describing
-    from minillm.experiment import scaling as scales
-    from minillm.experiment.hardware import hardware
+    from minillm.experiment import base
+    from minillm.experiment.paper import costs
+    from minillm.experiment.paper import describe as describing
+    from minillm.experiment.paper import scaling as scales
+    from minillm.experiment.paper.hardware import hardware
     from minillm.report import cost
 
     experiment = base.load(config, [*overrides, *_mesh_settings(mesh)])
@@ -151,7 +152,7 @@ def sample(
     """Continue a prompt with a trained run; a BERT or T5 fills in its gaps, always with what is most likely."""
     prepare()
     from minillm.config import SampleConfig
-    from minillm.experiment import reopen
+    from minillm.experiment.ask import reopen
 
     try:
         settings = SampleConfig(tuple(prompt) * samples, tokens, temperature, top_k, top_p, seed)
@@ -180,7 +181,7 @@ def predict(
     """Label new texts with probabilities, with a run that learned from labels."""
     prepare()
     from minillm.experiment import display
-    from minillm.experiment import predict as predicting
+    from minillm.experiment.ask import predict as predicting
 
     texts, seconds = ([*given, *(_lines(path) if path else ())] for given, path in ((text, file), (pair, pair_file)))
     found = predicting.hand_over(predicting.predict(run, texts, seconds or None, adapter, task), sure)
@@ -210,7 +211,7 @@ def drift(
     """Do texts that come in still look like those that a classifier was judged on? An alarm if not."""
     prepare()
     from minillm.experiment import display_drift
-    from minillm.experiment import drift as drifting
+    from minillm.experiment.ask import drift as drifting
 
     found = drifting.watch(run, _lines(file), window=window, rate=rate)
     output(found, as_json, lambda: display_drift.show(found))
@@ -228,7 +229,7 @@ def search(
     """Find the passages of a file that come nearest to a question."""
     prepare()
     from minillm.experiment import display
-    from minillm.experiment import search as searching
+    from minillm.experiment.ask import search as searching
 
     found = searching.search(model, _lines(file), query, method, top)
     output(found, as_json, lambda: display.passages(found))
@@ -263,7 +264,8 @@ def evaluate(
 ) -> None:
     """Held-out metrics of a run, from its newest checkpoint."""
     prepare()
-    from minillm.experiment import display, reopen
+    from minillm.experiment import display
+    from minillm.experiment.ask import reopen
     from minillm.sections.adversarial import chosen_attack
 
     for name, value in (("--strength", strength), ("--thesaurus", thesaurus)):
@@ -280,7 +282,8 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of labs and sweeps")], as_json: Json = False
 ) -> None:
     """One table and one plot over several runs; where seeds are repeated, the differences with their intervals."""
-    from minillm.experiment import display, reopen
+    from minillm.experiment import display
+    from minillm.experiment.ask import reopen
 
     found = reopen.compare(runs)
     output(found, as_json, lambda: display.compare(found, runs[0] / "compare.png"))

@@ -1,13 +1,15 @@
 """A run: from a config to a folder that holds everything needed to read it, resume it and replay it.
 
-folder.py   the run's folder and manifest       data.py    config -> text -> tokens -> batches
-setup.py    config -> model, step, shardings    run.py     the run itself
-results.py  evaluation, baselines, samples      write.py   figure, report, summary
-reopen.py   sample, eval and compare            verify.py  replays a run
-describe.py what a config would cost            display.py tables and progress
-fork.py     a run that branches off another     tracking.py TensorBoard, Weights & Biases
-lab.py      many runs, one table                sweep.py   a grid, or points from draws.py
-workers.py  runs at once                        seeds.py   how far groups of seeds differ
-collectives.py what devices exchange            program.py the compiled program that says so
-estimate.py how long a step takes at least      scaling.py on more devices; hardware.py, costs.py its tables
+folder.py   the run's folder and manifest       data.py     config -> text -> tokens -> batches
+setup.py    config -> model, step, shardings    examples.py how each objective reads
+run.py      the run itself                      base.py     where parameters come from, other than chance
+results.py  evaluation, baselines, samples      judging.py  what runs on labels are judged by
+finish.py   the end of a run                    write.py    figure, report, summary
+verify.py   replays a run                       fork.py     a run that branches off another
+display.py  tables and progress                 tracking.py TensorBoard, Weights & Biases
+
+recipes/    what sections of a config put around a run: few labels, many tasks, attacks, rewording, prompts
+ask/        what is asked of a finished run: sample, eval, predict, prompt, search, drift, paraphrase, origin
+many/       labs and sweeps: many runs, one table
+paper/      what a run would cost: shapes, exchanges, time and memory
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 from minillm import config as configs
 from minillm.errors import UserError
-from minillm.experiment.reopen import Opened, open_run
+from minillm.experiment.ask.reopen import Opened, open_run
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import make_setup
 from minillm.params import flatten

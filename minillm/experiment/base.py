@@ -17,9 +17,10 @@ from minillm import config as configs
 from minillm.config import Experiment
 from minillm.data import fetch
 from minillm.errors import UserError
-from minillm.experiment import continual, exchange, tasks
+from minillm.experiment import exchange
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
+from minillm.experiment.recipes import continual, tasks
 from minillm.params import Specs, flatten
 from minillm.sections.experiment import OWN as OWN
 from minillm.sections.experiment import TASK_HEADS

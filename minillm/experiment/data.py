@@ -12,10 +12,11 @@ from minillm.config import Experiment
 from minillm.data import clean, corpora, images, pairs, tokenizer
 from minillm.data.document import Document
 from minillm.errors import UserError
-from minillm.experiment import augmenting, domains, examples, few, paired, supervised, teacher, textless
-from minillm.experiment.annotation import annotate
+from minillm.experiment import examples, paired, supervised, textless
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.labelled import split_labelled_documents
+from minillm.experiment.recipes import augmenting, domains, few, teacher
+from minillm.experiment.recipes.annotation import annotate
 from minillm.experiment.vocabulary import vocabulary_size
 from minillm.sections.data import DataConfig, is_labelled, is_paired
 from minillm.sections.experiment import IMAGES, LABELLED, SYNTHETIC

@@ -9,9 +9,11 @@ from typing import Any
 import jax
 
 from minillm import config as configs
-from minillm.experiment import continual, fill, judging, mixture, results, similarity, write, writing
 from minillm.experiment import folder as folders
+from minillm.experiment import judging, results, similarity, write, writing
+from minillm.experiment.ask import fill
 from minillm.experiment.job import Run
+from minillm.experiment.recipes import continual, mixture
 from minillm.experiment.saved import judged_step, restore, tree_hash
 from minillm.params import count
 from minillm.training import loop

@@ -12,9 +12,10 @@ import numpy as np
 from minillm.config import Experiment
 from minillm.data.document import Document
 from minillm.evaluation import classification, coverage, entities, intervals, tagging, textual
-from minillm.experiment import answering, attack, prompting, supervised
+from minillm.experiment import answering, supervised
 from minillm.experiment import folder as folders
 from minillm.experiment.job import Run
+from minillm.experiment.recipes import attack, prompting
 from minillm.experiment.setup import Setup
 from minillm.params import flatten, init_params, unflatten
 from minillm.report.columns import main_metric

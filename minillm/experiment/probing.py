@@ -16,8 +16,8 @@ from minillm.data.clean import Splits
 from minillm.data.tokenizer import BOS, EOS, PAD
 from minillm.errors import UserError
 from minillm.evaluation.probe import ridge_probe
+from minillm.experiment.ask.reopen import open_run
 from minillm.experiment.data import split_documents
-from minillm.experiment.reopen import open_run
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, new_state
 

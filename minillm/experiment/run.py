@@ -19,16 +19,17 @@ from minillm import hosts
 from minillm.bits import host_array
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import continual, exchange, mixture, teacher, tracking
+from minillm.experiment import exchange, tracking
 from minillm.experiment import folder as folders
 from minillm.experiment import fork as forks
-from minillm.experiment.annotation import describe
 from minillm.experiment.data import vocabulary_size
 from minillm.experiment.examples import example_length
 from minillm.experiment.finish import check_prompts, finish
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.hooks import make_hooks, speedometer
 from minillm.experiment.job import Run
+from minillm.experiment.recipes import continual, mixture, teacher
+from minillm.experiment.recipes.annotation import describe
 from minillm.experiment.saved import restore
 from minillm.experiment.setup import make_setup, new_state, refuse_kernel
 from minillm.params import count

@@ -12,9 +12,9 @@ import numpy as np
 from minillm import hosts, params, sharding
 from minillm.config import Experiment, model_config
 from minillm.errors import UserError
-from minillm.experiment import domains, few, tasks
 from minillm.experiment.examples import example_length, row_lengths
-from minillm.experiment.recipes import recipe_gradient, recipe_objective, recipe_tuning
+from minillm.experiment.recipes import domains, few, tasks
+from minillm.experiment.recipes.around import recipe_gradient, recipe_objective, recipe_tuning
 from minillm.models.contract import Model, bind
 from minillm.objectives import OBJECTIVES
 from minillm.sections.experiment import NEEDS

@@ -19,8 +19,9 @@ from minillm.data.document import Document
 from minillm.data.tokenizer import BOS, EOS, PAD, UNK
 from minillm.data.windows import Passage, question_rows
 from minillm.errors import UserError
-from minillm.experiment import answering, domains, few, patterns
+from minillm.experiment import answering
 from minillm.experiment.examples import Reading, example_length
+from minillm.experiment.recipes import domains, few, patterns
 from minillm.experiment.setup import Setup
 from minillm.nn.pooling import mean_of
 from minillm.objectives.pattern import word_scores

@@ -14,12 +14,12 @@ import jax
 
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import continual, mixture
 from minillm.experiment import folder as folders
 from minillm.experiment import fork as forks
+from minillm.experiment.ask.reopen import Opened, open_run, read_data
 from minillm.experiment.data import Data
 from minillm.experiment.folder import RunFolder
-from minillm.experiment.reopen import Opened, open_run, read_data
+from minillm.experiment.recipes import continual, mixture
 from minillm.experiment.saved import restore, tree_hash
 from minillm.experiment.setup import Setup, make_setup, new_state
 from minillm.training import checkpoint, provenance

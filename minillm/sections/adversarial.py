@@ -46,7 +46,7 @@ class AdversarialConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """How a classifier of texts is attacked when it is judged; see `experiment/attack.py`. A rate of 0: not in that way."""
+    """How a classifier of texts is attacked when it is judged; see `experiment/recipes/attack.py`. A rate of 0: not in that way."""
 
     __pydantic_config__ = STRICT
 

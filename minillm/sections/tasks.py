@@ -9,7 +9,7 @@ from minillm.sections.experiment import ObjectiveConfig
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """[tasks.NAME]: learned beside the run's own task, with heads of its own; see `experiment/mixture.py`."""
+    """[tasks.NAME]: learned beside the run's own task, with heads of its own; see `experiment/recipes/mixture.py`."""
 
     __pydantic_config__ = STRICT
 
@@ -51,7 +51,7 @@ OPTIONS = {  # method -> the keys of [continual] that it reads
 
 @dataclass(frozen=True)
 class ContinualConfig:
-    """[continual]: the base has learned the same classes on other texts, which must not be lost; `experiment/continual.py`."""
+    """[continual]: the base has learned the same classes on other texts, which must not be lost; `experiment/recipes/continual.py`."""
 
     __pydantic_config__ = STRICT
 

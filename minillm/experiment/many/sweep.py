@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from minillm import config as configs
 from minillm.errors import UserError
 from minillm.experiment import base as bases
-from minillm.experiment import draws
 from minillm.experiment import folder as folders
-from minillm.experiment import lab as labs
-from minillm.experiment.workers import DIVERGED, ONE, Workers
+from minillm.experiment.many import draws
+from minillm.experiment.many import lab as labs
+from minillm.experiment.many.workers import DIVERGED, ONE, Workers
 from minillm.report.columns import HIGHER
 from minillm.report.sweep import choose_metric, write_figure
 

@@ -19,8 +19,9 @@ from minillm.config import Experiment
 from minillm.data import augment, rows
 from minillm.data.document import Document
 from minillm.evaluation import intervals
-from minillm.experiment import augmenting, supervised
+from minillm.experiment import supervised
 from minillm.experiment.examples import EVALUATION
+from minillm.experiment.recipes import augmenting
 from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import classify, head_scores
 from minillm.sections.adversarial import EMBEDDING, TEXT

@@ -8,8 +8,8 @@ from minillm.data.clean import normalise
 from minillm.data.placeholders import kept
 from minillm.errors import UserError
 from minillm.experiment import writing
+from minillm.experiment.ask.reopen import Opened, open_run
 from minillm.experiment.paired import cut_sources, pairs_of
-from minillm.experiment.reopen import Opened, open_run
 from minillm.experiment.results import refuse_surrogates
 from minillm.experiment.saved import judged_step, restore
 

@@ -14,10 +14,11 @@ from minillm.config import Experiment
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation.intervals import over_seeds
-from minillm.experiment import judging, prompting
-from minillm.experiment.annotation import annotate
+from minillm.experiment import judging
+from minillm.experiment.ask.reopen import Opened, open_run
 from minillm.experiment.data import split_documents
-from minillm.experiment.reopen import Opened, open_run
+from minillm.experiment.recipes import prompting
+from minillm.experiment.recipes.annotation import annotate
 from minillm.experiment.saved import judged_step, restore
 from minillm.sections.data import DataConfig
 from minillm.sections.experiment import IMAGES, LEFT_TO_RIGHT, SYNTHETIC, BaseConfig, ObjectiveConfig

@@ -12,9 +12,11 @@ import numpy as np
 
 from minillm import config as configs
 from minillm.evaluation import transfer
-from minillm.experiment import adapters, continual, judging, predict, supervised
+from minillm.experiment import adapters, judging, supervised
 from minillm.experiment import folder as folders
-from minillm.experiment.reopen import Opened, open_run
+from minillm.experiment.ask import predict
+from minillm.experiment.ask.reopen import Opened, open_run
+from minillm.experiment.recipes import continual
 from minillm.training.provenance import hash_arrays
 
 

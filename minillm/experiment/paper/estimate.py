@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minillm.experiment.collectives import Collective, sent
-from minillm.experiment.hardware import Hardware
+from minillm.experiment.paper.collectives import Collective, sent
+from minillm.experiment.paper.hardware import Hardware
 
 
 class Work(NamedTuple):

@@ -22,10 +22,10 @@ from jax.sharding import AbstractMesh, AxisType
 from minillm import sharding
 from minillm.config import Experiment
 from minillm.errors import UserError
-from minillm.experiment.collectives import Collective
-from minillm.experiment.describe import WIDENED, Compiled, compile_step, step_flops, widens
-from minillm.experiment.estimate import Work, estimate
-from minillm.experiment.hardware import Hardware
+from minillm.experiment.paper.collectives import Collective
+from minillm.experiment.paper.describe import WIDENED, Compiled, compile_step, step_flops, widens
+from minillm.experiment.paper.estimate import Work, estimate
+from minillm.experiment.paper.hardware import Hardware
 from minillm.experiment.setup import state_shardings
 
 ASSUMPTIONS = (

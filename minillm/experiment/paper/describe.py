@@ -12,15 +12,15 @@ from jax.sharding import Mesh
 from minillm import sharding
 from minillm.bits import flatten_paths
 from minillm.config import Experiment, MeshConfig
-from minillm.experiment import tasks
-from minillm.experiment.collectives import Collective, collectives, summarise
 from minillm.experiment.data import vocabulary_size
-from minillm.experiment.estimate import Work, estimate
 from minillm.experiment.examples import made_up
-from minillm.experiment.hardware import Hardware
 from minillm.experiment.paired import made_up_pairs
-from minillm.experiment.program import compile_partitioned
-from minillm.experiment.recipes import recipe_gradient
+from minillm.experiment.paper.collectives import Collective, collectives, summarise
+from minillm.experiment.paper.estimate import Work, estimate
+from minillm.experiment.paper.hardware import Hardware
+from minillm.experiment.paper.program import compile_partitioned
+from minillm.experiment.recipes import tasks
+from minillm.experiment.recipes.around import recipe_gradient
 from minillm.experiment.setup import Setup, abstract_state, make_objective, make_setup, with_own_kernel
 from minillm.experiment.supervised import made_up_rows
 from minillm.experiment.write import parameter_rows

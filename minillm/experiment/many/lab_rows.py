@@ -6,8 +6,8 @@ from typing import Any
 
 from minillm.evaluation.intervals import over_seeds
 from minillm.experiment import folder as folders
-from minillm.experiment.chains import own_test
-from minillm.experiment.workers import Job
+from minillm.experiment.many.chains import own_test
+from minillm.experiment.many.workers import Job
 from minillm.report.columns import ATTACKS
 
 METRICS = ("bits_per_character", "nll", "accuracy", "recovered", "removed_nll", "exact", "squared_error", "nearest",

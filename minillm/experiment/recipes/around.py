@@ -8,7 +8,7 @@ A wrapper stands before accumulation, so that it sees a shard of the batch with 
 from collections.abc import Callable, Mapping
 
 from minillm.config import Experiment
-from minillm.experiment.domains import over_domains
+from minillm.experiment.recipes.domains import over_domains
 from minillm.models.contract import Model
 from minillm.objectives.contract import Objective
 from minillm.objectives.distill import distilled, with_old_scores

@@ -10,7 +10,7 @@ from minillm.data import prompts
 from minillm.data.document import Document
 from minillm.evaluation import demonstrations
 from minillm.experiment.job import Run
-from minillm.experiment.patterns import make_pattern
+from minillm.experiment.recipes.patterns import make_pattern
 from minillm.experiment.vocabulary import vocabulary_size
 from minillm.inference import prompting
 from minillm.models.contract import bind

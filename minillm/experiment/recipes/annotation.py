@@ -11,7 +11,7 @@ from minillm.data.document import Document
 from minillm.data.labels import labels_found
 from minillm.errors import UserError
 from minillm.evaluation import noise, textual
-from minillm.experiment import few
+from minillm.experiment.recipes import few
 from minillm.sections.few import CHOSEN
 
 

@@ -10,8 +10,8 @@ from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation import drift
 from minillm.experiment import adapters, supervised
-from minillm.experiment.predict import answer, as_documents
-from minillm.experiment.reopen import open_run, read_data
+from minillm.experiment.ask.predict import answer, as_documents
+from minillm.experiment.ask.reopen import open_run, read_data
 
 FOLDS = 3  # of the classifier that tells a window from the reference
 

@@ -11,9 +11,10 @@ from minillm.data.clean import normalise
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.evaluation.entities import find_entities
-from minillm.experiment import adapters, judging, supervised, translate
+from minillm.experiment import adapters, judging, supervised
 from minillm.experiment import folder as folders
-from minillm.experiment.reopen import Opened, as_task, open_run
+from minillm.experiment.ask import translate
+from minillm.experiment.ask.reopen import Opened, as_task, open_run
 from minillm.experiment.results import refuse_surrogates
 from minillm.sections.data import has_answers
 from minillm.sections.experiment import IMAGES, LABELLED

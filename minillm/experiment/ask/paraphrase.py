@@ -17,9 +17,9 @@ from minillm.data.clean_labelled import fold
 from minillm.errors import UserError
 from minillm.evaluation import overlap
 from minillm.experiment import folder as folders
-from minillm.experiment import lab as labs
-from minillm.experiment import translate
+from minillm.experiment.ask import translate
 from minillm.experiment.data import split_documents
+from minillm.experiment.many import lab as labs
 from minillm.experiment.writing import Draw
 from minillm.sections.data import IMAGES, SYNTHETIC, DataConfig, is_paired
 

@@ -9,13 +9,16 @@ import jax
 from minillm import config as configs
 from minillm.data import tokenizer
 from minillm.errors import UserError
-from minillm.experiment import attack, exchange, fill, judging, mixture, results, seeds, writing
+from minillm.experiment import exchange, judging, results, writing
 from minillm.experiment import folder as folders
+from minillm.experiment.ask import fill
 from minillm.experiment.data import Data, vocabulary_size
 from minillm.experiment.folder import RunFolder
+from minillm.experiment.many import seeds
+from minillm.experiment.recipes import attack, mixture
+from minillm.experiment.recipes.tasks import MAIN
 from minillm.experiment.saved import judged_step, restore
 from minillm.experiment.setup import Setup, make_setup, with_own_kernel
-from minillm.experiment.tasks import MAIN
 from minillm.sections.experiment import IMAGES, LABELLED, NEEDS, SYNTHETIC
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillm.experiment.program import Instruction, Program, elements, executed, only_sliced, parse, sizes
+from minillm.experiment.paper.program import Instruction, Program, elements, executed, only_sliced, parse, sizes
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")

@@ -21,15 +21,15 @@ from minillm.bits import replace_file
 from minillm.errors import UserError
 from minillm.evaluation import transfer
 from minillm.experiment import base as bases
-from minillm.experiment import chains, draws, sequences
 from minillm.experiment import folder as folders
 from minillm.experiment.data import split_documents, vocabulary_size
-from minillm.experiment.describe import step_flops
-from minillm.experiment.lab_rows import make_row, spread, worst_held_out
-from minillm.experiment.labels_bought import bought, from_first
+from minillm.experiment.many import chains, draws, sequences
+from minillm.experiment.many.lab_rows import make_row, spread, worst_held_out
+from minillm.experiment.many.labels_bought import bought, from_first
+from minillm.experiment.many.workers import ONE, Job, Workers, diverged, shares, train_all
+from minillm.experiment.paper.describe import step_flops
 from minillm.experiment.probing import label_names, probe
 from minillm.experiment.setup import make_setup
-from minillm.experiment.workers import ONE, Job, Workers, diverged, shares, train_all
 from minillm.report.lab import write_curves, write_figure
 from minillm.report.transfer import write_matrices
 

@@ -18,8 +18,8 @@ from minillm.data import annotation
 from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import folder as folders
-from minillm.experiment.few import learns_pseudo
 from minillm.experiment.folder import RunFolder
+from minillm.experiment.recipes.few import learns_pseudo
 from minillm.training.provenance import hash_arrays
 
 MEND = "remove the run's folder and start it anew"
@@ -27,8 +27,9 @@ MEND = "remove the run's folder and start it anew"
 
 def teach(experiment: Experiment, folder: RunFolder, say: Callable[[str], None]) -> None:
     """Asks the teacher, unless its answers lie in the folder already. Raises: UserError where it is no teacher of this run."""
-    from minillm.experiment import adapters, predict, supervised
-    from minillm.experiment.reopen import open_run
+    from minillm.experiment import adapters, supervised
+    from minillm.experiment.ask import predict
+    from minillm.experiment.ask.reopen import open_run
 
     if not learns_pseudo(experiment) or folder.pseudo.exists():
         return
@@ -79,8 +80,8 @@ def _bought(experiment: Experiment) -> tuple:
 
 def unlabelled(experiment: Experiment) -> list[Document]:
     """The texts to ask about, without their labels."""
-    from minillm.experiment.annotation import annotate
     from minillm.experiment.data import split_documents
+    from minillm.experiment.recipes.annotation import annotate
 
     found = annotate(experiment, split_documents(experiment)[0].train).unlabelled
     return [document._replace(label=None) for document in found]

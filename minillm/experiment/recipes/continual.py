@@ -25,9 +25,9 @@ from minillm.data.document import Document
 from minillm.errors import UserError
 from minillm.experiment import exchange, judging, supervised
 from minillm.experiment import folder as folders
-from minillm.experiment.annotation import annotate
 from minillm.experiment.data import Data, join_hashes, split_documents
 from minillm.experiment.job import Run
+from minillm.experiment.recipes.annotation import annotate
 from minillm.experiment.setup import Setup
 from minillm.objectives.supervised import head_scores
 from minillm.params import flatten

@@ -9,7 +9,7 @@ import numpy as np
 from minillm.errors import UserError
 from minillm.evaluation import retrieval
 from minillm.experiment import base, exchange
-from minillm.experiment.reopen import open_run
+from minillm.experiment.ask.reopen import open_run
 from minillm.experiment.results import refuse_surrogates
 from minillm.inference.sentence import embed_texts
 from minillm.models import MODELS

@@ -12,13 +12,13 @@ from minillm.config import Experiment
 from minillm.data import mixing, tokenizer
 from minillm.errors import UserError
 from minillm.experiment import judging, results
-from minillm.experiment.continual import with_replay
 from minillm.experiment.data import Data, join_hashes, load_data, make_tokenizer, split_documents, tokenizer_texts
 from minillm.experiment.examples import example_length
 from minillm.experiment.folder import RunFolder
 from minillm.experiment.job import Run
+from minillm.experiment.recipes.continual import with_replay
+from minillm.experiment.recipes.tasks import MAIN, active, mixes, part
 from minillm.experiment.setup import Setup
-from minillm.experiment.tasks import MAIN, active, mixes, part
 from minillm.objectives import OBJECTIVES
 from minillm.objectives.joint import with_own_rows
 from minillm.sections.experiment import LABELLED

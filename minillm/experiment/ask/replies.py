@@ -10,7 +10,7 @@ import numpy as np
 
 from minillm.errors import UserError
 from minillm.evaluation import replies as metrics
-from minillm.experiment.reopen import Opened, open_run, read_data
+from minillm.experiment.ask.reopen import Opened, open_run, read_data
 from minillm.experiment.saved import judged_step, restore
 from minillm.inference.generate import Sampling, generate
 from minillm.inference.prompting import score_rows

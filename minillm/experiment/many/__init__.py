@@ -1,0 +1,1 @@
+"""Many runs: labs, sweeps, the order they wait in, and what their seeds say."""

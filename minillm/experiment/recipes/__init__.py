@@ -1,0 +1,1 @@
+"""What the sections of a config put around a run: few labels, many tasks, attacks, rewording, prompts."""
