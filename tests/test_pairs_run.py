@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 from tiny_labelled import silent
@@ -149,7 +150,7 @@ def test_held_to_its_signs_a_run_keeps_them_all_and_may_be_sampled(done):
     ]
     loose = writing.write(opened.setup, opened.experiment, params, opened.tokenizer, texts)
     assert not all(kept(text, said) for text, said in zip(texts, loose, strict=True))
-    drawn = [writing.Draw(2.0, seed) for seed in (0, 0, 1)]
+    drawn = [writing.Draw(2.0, jax.random.key(seed)) for seed in (0, 0, 1)]
     found = [write(texts), *(write(texts, draw) for draw in drawn)]
     for said in found:
         assert [sorted(find(text)) for text in texts] == [sorted(find(text)) for text in said]

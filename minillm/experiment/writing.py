@@ -31,10 +31,10 @@ Documents = Sequence[Document]
 
 
 class Draw(NamedTuple):
-    """A text is drawn at a temperature, in place of the search for the likeliest one."""
+    """Texts are drawn at a temperature, in place of the search for the likeliest ones; a key per call."""
 
     temperature: float
-    seed: int
+    key: jax.Array
 
 
 def write(
@@ -61,7 +61,7 @@ def write(
             searched = beam_search(*model, Beam(section.beams, section.alpha, pieces.eos), **read)
             said = [[hypothesis.tokens for hypothesis in row] for row in searched]
         else:
-            how = {"key": jax.random.fold_in(jax.random.key(draw.seed), start), "sampling": Sampling(draw.temperature)}
+            how = {"key": jax.random.fold_in(draw.key, start), "sampling": Sampling(draw.temperature)}
             said = [[ids] for ids in generate(*model, **how, stop=(pieces.eos,), **read)]
         for place, rows in zip(places, said, strict=False):
             written = [show(pieces.decode(ids), names[place]) for ids in rows]

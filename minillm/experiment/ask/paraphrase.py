@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from minillm import config as configs
@@ -74,9 +75,9 @@ def paraphrase(
     short = [text for text, lost in zip(texts, translate.cut(there, texts), strict=True) if not lost]
     found: dict[str, list[str]] = {text: [] for text in short}
     for number in range(wanted.samples):
-        draws = [None if number == 0 else Draw(wanted.temperature, 2 * (wanted.seed + number) + way) for way in (0, 1)]
         for start in range(0, len(short), BLOCK):
             block = short[start : start + BLOCK]
+            draws = [_draw(wanted, number, start, way) for way in (0, 1)]
             abroad = translate.say(there, block, draws[0])
             whole = [not lost and said.strip() for said, lost in zip(abroad, translate.cut(back, abroad), strict=True)]
             for text, other, good in zip(block, translate.say(back, abroad, draws[1]), whole, strict=True):
@@ -98,6 +99,16 @@ def paraphrase(
         "paraphrases": len(pairs), "chrf": float(alike[0]), "there": str(runs[0]), "back": str(runs[1]),
         "examples": [{"text": text, "paraphrase": other} for other, text in pairs[:: -(-len(pairs) // SHOWN)]],
     }  # fmt: skip
+
+
+def _draw(wanted: Wanted, number: int, start: int, way: int) -> Draw | None:
+    """Of a block of texts: the likeliest ones first, then drawn, each sample, block and direction by a key of its own."""
+    if number == 0:
+        return None
+    key = jax.random.key(wanted.seed)
+    for part in (number, start, way):
+        key = jax.random.fold_in(key, part)
+    return Draw(wanted.temperature, key)
 
 
 def _refuse(runs: tuple[Path, Path], out: Path, wanted: Wanted) -> None:
