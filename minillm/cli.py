@@ -44,7 +44,9 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as stop:  # typer makes the one into the other
         if isinstance(stop, SystemExit) and (stop.code != 130 or SAID):
             raise
-        sys.stderr.write("minillm: stopped; a run goes on from its last checkpoint with --resume\n")
+        resumed = sys.argv[1:2] in (["run"], ["branch"])
+        goes_on = "; a run goes on from its last checkpoint with --resume" if resumed else ""
+        sys.stderr.write(f"minillm: stopped{goes_on}\n")
         raise SystemExit(130) from None
     except Exception as error:
         if (plain := out_of_memory(error)) is None:

@@ -288,6 +288,13 @@ def test_what_is_wrong_is_said_before_training(folder, settings, words):
         bases.load(folder / "ewc.toml", settings)
 
 
+def test_texts_to_be_judged_on_are_read_before_training(folder, tmp_path):
+    experiment = bases.load(folder / "plain.toml", [f"tests.old.path={tmp_path / 'none.txt'}"])
+    with pytest.raises(UserError, match=r"tests\.old: .*none\.txt: no such file"):
+        runs.run(experiment, tmp_path / "run", False, silent, silent)
+    assert not (tmp_path / "run").exists()
+
+
 def test_there_must_be_something_to_forget(folder, tmp_path):
     (tmp_path / "first.toml").write_text((folder / "old.toml").read_text() + '[continual]\nmethod = "plain"\n')
     with pytest.raises(UserError, match="nothing that could be forgotten"):

@@ -295,6 +295,10 @@ def test_where_all_texts_have_labels_none_is_left_to_learn_from_without():
     texts = [Document(str(number), f"text {number}", label) for number, label in enumerate(["business", "tech"] * 3)]
     report = bought.annotate(found, texts, validation=36).report
     assert (report["unlabelled"], report["validation_labels"], report["validation_price"]) == (1, 36, 2.0)
+    taught = {"kept": 3, "asked": 9, "accuracy_kept": 1.0, "classes": {"neg": 0, "pos": 3}}
+    told = bought.describe({"pseudo": taught})
+    assert "neg 0, pos 3" in told[0]
+    assert "no pseudo-label says neg" in told[1]
     assert any("36 validation labels, 2.00" in line for line in bought.describe({"annotation": report}))
     with pytest.raises(UserError, match="all 5 training texts have a label"):
         bought.annotate(found, texts[:5])

@@ -86,9 +86,10 @@ def summary(found: dict, root: Path) -> None:
     for name in (name for name in ATTACKS if name in own and name not in columns):
         console.print(f"Accuracy under {name.partition('_')[2]}: {own[name]:.1%}", highlight=False)
     for name, row in (pair for kind in ("tasks", "tests") for pair in found.get(kind, {}).items()):
-        judged = row[row.get("judged", "validation")]
-        if "accuracy" in judged:
-            console.print(f"{name}: accuracy {judged['accuracy']:.1%}", highlight=False, markup=False)
+        part = row.get("judged", "validation")
+        if "accuracy" in row[part]:
+            size = f"{part} part{', ' + format(row['texts'], ',') + ' texts' if 'texts' in row else ''}"
+            console.print(f"{name}: accuracy {row[part]['accuracy']:.1%} ({size})", highlight=False, markup=False)
     for name, row in ((name, row) for name, rows in found.get("differences", {}).items() for row in rows.items()):
         console.print(difference(name, *row), highlight=False, markup=False, soft_wrap=True)
     console.print(

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "sample.",
     "tracking.",
     "data.path",
+    "tests.",
 )  # on resume; the rest would change the bits
 
 

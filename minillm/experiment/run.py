@@ -30,6 +30,7 @@ from minillm.experiment.hooks import make_hooks, speedometer
 from minillm.experiment.job import Run
 from minillm.experiment.recipes import continual, mixture, teacher
 from minillm.experiment.recipes.annotation import describe
+from minillm.experiment.recipes.tasks import active
 from minillm.experiment.saved import restore
 from minillm.experiment.setup import make_setup, new_state, refuse_kernel
 from minillm.params import count
@@ -71,6 +72,7 @@ def run(experiment: configs.Experiment, root: Path, resume: bool, say: Callable,
             setup = make_setup(experiment, data.vocabulary, shares=mixture.shares(data))
             job = Run(experiment, folder, data, setup, say, show)
             check_prompts(job)
+            continual.read_tests(job)
             _describe(job)
             forks.begin(job)
             base = bases.read(experiment, root, job.setup.specs)
@@ -237,7 +239,10 @@ def _describe(job: Run) -> None:
     choices = names.get(job.experiment.objective.name, 0 if job.data.documents else job.data.vocabulary)
     if choices and len(NEEDS[job.experiment.objective.name].terms) == 1:
         unit = NEEDS[job.experiment.objective.name].unit.removesuffix("s")
-        job.say(f"A model that knows nothing has a loss of ln {choices} = {math.log(choices):.2f} nats per {unit}.")
+        more = "; those of [tasks] are added to it in training" if active(job.experiment) else ""
+        job.say(
+            f"A model that knows nothing has a loss of ln {choices} = {math.log(choices):.2f} nats per {unit}{more}."
+        )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from minillm.bits import replace_file
 from minillm.config import Experiment, to_toml
 from minillm.experiment import folder as folders
 from minillm.experiment.folder import RunFolder
+from minillm.experiment.recipes.annotation import describe
 from minillm.experiment.setup import Setup
 from minillm.sections.experiment import NEEDS
 
@@ -61,10 +62,11 @@ def write_results(folder: RunFolder, experiment: Experiment, setup: Setup, sampl
         ]
     )
     loss_curve(metrics, folder.figure, lines, f"loss ({unit if single else 'sum of its terms'})")
+    cleaning = folders.read_json(folder.cleaning)
     judged = _draw_classes(folder) | _draw_branch(folder, metrics)
     write_report(folder.report, {
         "title": title(folder.root, experiment), "summary": summary, "metrics": metrics, "samples": samples,
-        "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": folders.read_json(folder.cleaning),
+        "parameters": parameter_rows(setup, experiment.mesh.rules), "cleaning": cleaning, "notes": describe(cleaning),
         "manifest": folders.read_json(folder.manifest), "config": to_toml(experiment), "figure": folder.figure, **judged,
     })  # fmt: skip
     folders.write_json(folder.summary, summary)

@@ -27,13 +27,13 @@ pre b { color: var(--bar); } img { max-width: 100%; background: white; border-ra
 def write_report(path: Path, run: Mapping[str, Any]) -> None:
     """Writes the page atomically.
 
-    `run` may have: title, summary, samples, parameters, cleaning, manifest, config, figure (a PNG's path), and of a run on
-    labels evaluation (what evaluation.json holds) and class_figure (a PNG's path), of a branch fork (as in manifest.json, with
-    `held_out`: step -> losses of trunk and branch) and fork_figure.
+    `run` may have: title, summary, notes (sentences on its labels), samples, parameters, cleaning, manifest, config, figure (a
+    PNG's path), and of a run on labels evaluation (what evaluation.json holds) and class_figure (a PNG's path), of a branch
+    fork (as in manifest.json, with `held_out`: step -> losses of trunk and branch) and fork_figure.
     """
     summary = run.get("summary") or {}
     sections = [
-        _results(summary),
+        _results(summary, run.get("notes") or ()),
         class_tables(run["evaluation"]) if run.get("evaluation") else "",
         _others(summary, "tasks", "Tasks beside it", "Each has a head of its own in this model."),
         _others(summary, "tests", "Other texts", "This model and baselines that have read its training texts alone."),
@@ -53,7 +53,7 @@ def write_report(path: Path, run: Mapping[str, Any]) -> None:
     replace_file(path, f"{head}<body><h1>{title}</h1>{''.join(sections)}</body></html>\n".encode("utf8", "replace"))
 
 
-def _results(summary: Mapping[str, Any]) -> str:
+def _results(summary: Mapping[str, Any], notes: Sequence[str]) -> str:
     table = _table(summary)
     if not table:
         return ""
@@ -61,7 +61,8 @@ def _results(summary: Mapping[str, Any]) -> str:
     facts += f"{summary.get('training_seconds', 0):.0f} s of training. The best is on top."
     if bad := len(summary.get("bad_steps", ())):
         facts += f" Bad steps that were skipped or gone back from, as summary.json lists them: {bad}."
-    return f"<h2>Held-out data</h2>{table}<p>{facts}</p>"
+    told = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return f"<h2>Held-out data</h2>{table}<p>{facts}</p>{told}"
 
 
 def _others(summary: Mapping[str, Any], key: str, title: str, words: str) -> str:

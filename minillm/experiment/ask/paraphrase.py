@@ -87,7 +87,9 @@ def paraphrase(
     made = {text: others for text, others in found.items() if others}
     if not made:
         raise UserError(
-            f"none of {len(texts)} texts came back in other words", str(path), "use other translators, or --samples"
+            f"none of {len(texts)} texts came back in other words; {len(texts) - len(short)} were too long",
+            str(path),
+            "use other translators, or --samples",
         )
     rows = [json.dumps({"text": text, "paraphrases": others}, ensure_ascii=False) for text, others in made.items()]
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from minillm.experiment import adapters, judging, supervised
 from minillm.experiment import folder as folders
 from minillm.experiment.ask import translate
 from minillm.experiment.ask.reopen import Opened, as_task, open_run
+from minillm.experiment.recipes.tasks import MAIN, active
 from minillm.experiment.results import refuse_surrogates
 from minillm.sections.data import has_answers
 from minillm.sections.experiment import IMAGES, LABELLED
@@ -38,15 +39,20 @@ def predict(
     """
     if task is not None and adapter is not None:
         raise UserError("a saved adapter answers for one task", "--task", "leave out --task or --adapter")
-    opened, trainable, frozen = adapters.weights(open_run(root), adapter)
-    opened = as_task(opened, task)
+    whole, trainable, frozen = adapters.weights(open_run(root), adapter)
+    opened = as_task(whole, task)
     experiment = opened.experiment
     if experiment.objective.name == "sequence_to_sequence" and pairs is None:
         return translate.describe(opened, trainable, frozen, texts)
     if experiment.objective.name not in LABELLED or experiment.data.source in IMAGES:
         message = f"a run of the objective {experiment.objective.name!r} on {experiment.data.source} labels no texts"
         mend = "name a run of classify, multi_label, regression, tag, span_qa or sequence_to_sequence"
-        raise UserError(message, str(root), mend)
+        if task is not None:
+            message, mend = (
+                message.replace("a run", "a task", 1),
+                f"name another of {', '.join([MAIN, *active(whole.experiment)])}",
+            )
+        raise UserError(message, f"--task {task}" if task else str(root), mend)
     documents = as_documents(opened, texts, pairs)
     data = supervised.make_rows(experiment, opened.tokenizer, documents)
     answers = answer(opened, trainable, frozen, documents, data)

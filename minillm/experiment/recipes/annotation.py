@@ -72,7 +72,11 @@ def describe(cleaning: dict[str, Any]) -> list[str]:
             )
     if found := cleaning.get("pseudo"):
         of = f"{found['kept']:,} of {found['asked']:,} texts without a label"
-        lines.append(f"Pseudo-labels: the teacher is sure of {of}, and right on {found['accuracy_kept']:.1%} of those")
+        counts = ", ".join(f"{name} {size:,}" for name, size in found["classes"].items())
+        right = f"right on {found['accuracy_kept']:.1%} of those"
+        lines.append(f"Pseudo-labels: the teacher is sure of {of} ({counts}), and {right}")
+        if missing := [name for name, size in found["classes"].items() if not size]:
+            lines.append(f"Warning: no pseudo-label says {', '.join(missing)}: the student will learn to say it less")
     return lines
 
 

@@ -123,11 +123,7 @@ def judge_tests(job: Run, weights: tuple) -> dict[str, Any]:
     """
     if not job.experiment.tests:
         return {}
-    past = job.experiment.continual.past if job.experiment.continual else ()
-    trained = [*job.data.documents["train"], *(d for run in past for d in past_documents(job.experiment, run))]
-    asked = {}
-    for name, section in job.experiment.tests.items():
-        asked[name] = judged_documents(job.experiment, section, trained, f"tests.{name}")
+    asked = read_tests(job)
     together = [document for _, documents in asked.values() for document in documents]
     data = job.data._replace(documents=job.data.documents | {"test": together})
     baselines, start = judging.baseline_answers(job._replace(data=data), "test", {}), 0  # fitted once for all
@@ -141,6 +137,19 @@ def judge_tests(job: Run, weights: tuple) -> dict[str, Any]:
         found[name] = {"judged": part, part: values.pop(judging.OWN), "texts": len(documents), "baselines": values}
         start += len(documents)
     return {"tests": found}
+
+
+def read_tests(job: Run) -> dict[str, tuple[str, list[Document]]]:
+    """Name of [tests] -> `judged_documents` of its section. Raises: UserError; before training, so that none is lost."""
+    past = job.experiment.continual.past if job.experiment.continual else ()
+    trained = [*job.data.documents.get("train", ()), *(d for run in past for d in past_documents(job.experiment, run))]
+    found = {}
+    for name, section in (job.experiment.tests or {}).items():
+        try:
+            found[name] = judged_documents(job.experiment, section, trained, "")
+        except UserError as error:
+            raise UserError(error.what, f"tests.{name}: {error.where}".removesuffix(": "), error.mend) from None
+    return found
 
 
 def judged_documents(
