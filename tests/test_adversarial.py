@@ -30,9 +30,9 @@ def toy_model():
     def apply(weights, batch, *, embeddings=None, key=None):
         x = embed(weights, batch) if embeddings is None else embeddings
         x = dropout(x, None if key is None else example_keys(key, batch["index"]), 0.2)
-        return Output(jnp.tanh(jnp.where(batch["mask"][..., None], x, 0.0).sum(1)))
+        return Output(jnp.tanh(jnp.where(batch["mask"][..., None], x, 0.0).sum(1))[:, None])
 
-    head = lambda weights, hidden, keys=None: hidden @ weights["head"]
+    head = lambda weights, hidden, keys=None: hidden[:, 0] @ weights["head"]
     return Model(embed, apply, None, {"classify": head})
 
 
