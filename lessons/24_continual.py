@@ -5,7 +5,7 @@
 #
 # - **You will be able to:** mix tasks in exact proportions, read the matrix of accuracies, write EWC's penalty from the Fisher information, say what
 #   replay, distillation and adapters hold instead, and set an alarm for texts that are no longer those of training.
-# - **Prerequisites:** 19 (transfer learning), 20 (adapters). **Time:** an hour to read; the script takes about 40 s on two cores.
+# - **Prerequisites:** 19 (transfer learning), 20 (adapters). **Time:** an hour to read; the script takes about 45 s on two cores.
 # - **Expected:** accuracy on books 0.78, after hotels 0.61 plain, 0.71 EWC, 0.73 replay, 0.67 LwF; forgetting in the end 0.08, 0.02, 0.02, 0.01. EWC
 #   has 0.73 on the newest domain, the others 0.80 and more. Alarms: none in 10 windows of books; then in the 3rd (classifier) and 4th (PSI, KS).
 #

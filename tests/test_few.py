@@ -96,7 +96,6 @@ def test_confident_learning_is_the_paper_s_rule_and_finds_what_is_contradicted()
     judged = noise.judge_finding(found, noisy != labels)
     assert judged["recall"] > 0.9 > judged["chance"] == pytest.approx(0.2)
     assert judged["precision"] > 0.9
-    assert noise.high_loss(noisy, probabilities, 40).sum() == 40
     with np.errstate(all="raise"):  # a class without an example is nobody's right class
         assert not noise.find_wrong(np.array([0, 1]), np.array([[0.1, 0.0, 0.9], [0.0, 0.1, 0.9]])).any()
 

@@ -53,7 +53,6 @@ def test_accuracy_against_coverage_by_hand():
     assert [row["accuracy"] for row in rows] == [0.75, 1.0, 1.0]
     assert [row["coverage"] for row in rows] == [1.0, 0.75, 0.25]
     assert [row["threshold"] for row in rows] == [0.6, 0.7, 0.9]
-    assert coverage.mean_accuracy(labels, probabilities) == pytest.approx((1 + 1 + 1 + 0.75) / 4)
     equal = np.full((4, 2), 0.5)
     assert coverage.accuracy_at(labels, equal, (0.25,))[0] == {"coverage": 1.0, "threshold": 0.5, "accuracy": 0.5}
 

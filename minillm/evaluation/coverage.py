@@ -32,10 +32,3 @@ def accuracy_at(
             {"coverage": float(kept.mean()), "threshold": float(threshold), "accuracy": float(right[kept].mean())}
         )
     return rows
-
-
-def mean_accuracy(labels: Int[np.ndarray, "examples"], probabilities: Float[np.ndarray, "examples classes"]) -> float:
-    """The area under the curve: the accuracy of the n surest texts, a mean over n. Among equals the right ones come last."""
-    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
-    order = np.lexsort((right, -sure))
-    return float((right[order].cumsum() / np.arange(1, len(right) + 1)).mean())

@@ -52,16 +52,6 @@ def find_wrong(
     return confident.any(1) & (best != labels)
 
 
-def high_loss(
-    labels: Int[np.ndarray, "examples"], probabilities: Float[np.ndarray, "examples classes"], count: int
-) -> Bool[np.ndarray, "examples"]:
-    """The simpler finder beside it: the `count` labels with the highest loss, where one knows how many are wrong."""
-    losses = -np.log(np.maximum(np.asarray(probabilities)[np.arange(len(labels)), labels], 1e-12))
-    found = np.zeros(len(losses), bool)
-    found[np.argsort(-losses, kind="stable")[:count]] = True
-    return found
-
-
 def judge_finding(found: Bool[np.ndarray, "examples"], wrong: Bool[np.ndarray, "examples"]) -> dict[str, float]:
     """{"found", "precision", "recall", "f1", "chance"}: chance is the precision of pointing at labels at random."""
     hits = float((found & wrong).sum())
