@@ -197,3 +197,9 @@ def test_a_lab_over_held_out_domains_is_shown_with_the_worst_and_with_difference
     assert re.search(r"erm +0\.600", said.partition("worst held-out")[2])
     write_figure(table, tmp_path / "table.png")
     assert (tmp_path / "table.png").stat().st_size > 5000
+
+
+def test_members_that_hold_out_different_domains_are_not_subtracted():
+    rows = [{"member": f"{domain}-{method}", "held_out": [domain], "seeds": [0, 1], "accuracy": {"values": values}}
+            for domain, method, values in (("a", "erm", [0.9, 0.8]), ("a", "irm", [0.7, 0.7]), ("b", "erm", [0.5, 0.4]))]  # fmt: skip
+    assert [(row["left"], row["right"]) for row in from_first(rows)] == [("a-erm", "a-irm")]
